@@ -1,0 +1,68 @@
+"""Image classification on Keras 3: from images to a trained, measured, verified classifier.
+
+The names below are loaded on first use (PEP 562), so that ``import kclassify`` and
+``kclassify --help`` import neither TensorFlow nor Keras.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kclassify.checks import DivergedError, InputError, VerificationError
+    from kclassify.config import FitConfig
+    from kclassify.data.datasets import Splits, make_datasets
+    from kclassify.evaluation.evaluate import Evaluation, evaluate
+    from kclassify.export.classifier import Classifier, load
+    from kclassify.export.saved_model import export
+    from kclassify.models.registry import build_model
+    from kclassify.report.report import report
+    from kclassify.runs import Run
+    from kclassify.training.fit import fit
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Classifier": "kclassify.export.classifier",
+    "DivergedError": "kclassify.checks",
+    "Evaluation": "kclassify.evaluation.evaluate",
+    "FitConfig": "kclassify.config",
+    "InputError": "kclassify.checks",
+    "Run": "kclassify.runs",
+    "Splits": "kclassify.data.datasets",
+    "VerificationError": "kclassify.checks",
+    "build_model": "kclassify.models.registry",
+    "evaluate": "kclassify.evaluation.evaluate",
+    "export": "kclassify.export.saved_model",
+    "fit": "kclassify.training.fit",
+    "load": "kclassify.export.classifier",
+    "make_datasets": "kclassify.data.datasets",
+    "report": "kclassify.report.report",
+}
+
+__all__ = [
+    "Classifier",
+    "DivergedError",
+    "Evaluation",
+    "FitConfig",
+    "InputError",
+    "Run",
+    "Splits",
+    "VerificationError",
+    "build_model",
+    "evaluate",
+    "export",
+    "fit",
+    "load",
+    "make_datasets",
+    "report",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'kclassify' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

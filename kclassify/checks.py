@@ -1,0 +1,60 @@
+"""The errors a user sees, and the sentences they are made of.
+
+Every sentence has four parts: the argument in backticks, what was expected, what was received,
+how to mend it.
+"""
+
+from collections.abc import Collection, Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """A mistake in what the caller gave: one sentence, exit code 2 on the command line."""
+
+
+class DivergedError(InputError):
+    """The loss became NaN or infinite; the last good weights, if any, are in the run folder."""
+
+
+class VerificationError(RuntimeError):
+    """What was written does not serve what was evaluated; nothing was left in place."""
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the closest of `names`, or an empty string."""
+    matches = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
+    """Raise `InputError` unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(
+            f"`{argument}` must be one of {sorted(choices)}. "
+            f"Received: {argument}={value!r}.{nearest(str(value), choices)}"
+        )
+
+
+def check_number(argument: str, value: object, *, expected: str, ok: bool) -> None:
+    """Raise `InputError` unless `ok`; `expected` says in words what would have been."""
+    if not ok:
+        raise InputError(f"`{argument}` must be {expected}. Received: {argument}={value!r}.")
+
+
+def listing(lines: list[str], *, most: int = 10) -> str:
+    """Join `lines` for an error message, and say how many were left out."""
+    left = len(lines) - most
+    return "\n".join(lines[:most] + ([f"... and {left} more"] if left > 0 else []))
+
+
+def parse_bytes(argument: str, value: str | int) -> int:
+    """Return the bytes that ``"500MB"``, ``"2GB"`` or a plain number say (powers of 1024)."""
+    units = {"KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40, "B": 1}
+    text = str(value).strip().upper()
+    unit = next((unit for unit in units if text.endswith(unit)), "")
+    try:
+        size = int(float(text.removesuffix(unit)) * units.get(unit, 1))
+    except (ValueError, OverflowError):
+        size = 0
+    check_number(argument, value, expected='a size such as "500MB" or "2GB"', ok=size > 0)
+    return size

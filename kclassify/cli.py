@@ -1,0 +1,269 @@
+"""The `kclassify` command: a verb parses, makes one library call, prints; there is no logic here."""
+
+import argparse
+import ast
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import Any, NoReturn
+
+from kclassify import __version__, runtime
+from kclassify.checks import InputError, VerificationError, nearest
+from kclassify.config import FitConfig
+from kclassify.data.sources import DATASETS
+from kclassify.models.registry import MODELS
+from kclassify.presets import PRESETS
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, 1 (a failed check), 2 (a user's mistake)."""
+    try:
+        options = _parse(sys.argv[1:] if arguments is None else list(arguments))
+        options.verb(options)
+    except InputError as error:
+        print(f"kclassify: error: {error}", file=sys.stderr)
+        return USER_ERROR
+    except VerificationError as error:
+        print(f"kclassify: verification failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("kclassify: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has closed; what is still buffered has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are `InputError`s that name the nearest option."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. Run `{self.prog} --help`.")
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser, verbs = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    verb = verbs[options.verb_name]
+    if options.verb_name == "fit":
+        options.config = _given_fields(options) | _model_options(verb, rest)
+    elif rest:
+        _refuse(verb, rest[0])
+    return options
+
+
+def _parser() -> tuple[_Parser, dict[str, _Parser]]:
+    parser = _Parser(prog="kclassify", description="Image classification on Keras 3.")
+    parser.add_argument("--version", action="version", version=f"kclassify {__version__}")
+    subparsers = parser.add_subparsers(dest="verb_name", metavar="VERB", required=True)
+    verbs = {}
+    for name, (verb, help, add_options) in VERBS.items():
+        verbs[name] = subparsers.add_parser(name, help=help, description=help)
+        verbs[name].set_defaults(verb=verb)
+        add_options(verbs[name])
+    return parser, verbs
+
+
+def _refuse(verb: _Parser, word: str) -> NoReturn:
+    known = [name for action in verb._actions for name in action.option_strings]
+    option = word.split("=")[0]
+    raise InputError(
+        f"`{verb.prog}` must get options that it has. Received: {option!r}."
+        f"{nearest(option, known)} Run `{verb.prog} --help`."
+    )
+
+
+def _model_options(verb: _Parser, rest: list[str]) -> dict[str, Any]:
+    """Return the model's own arguments: what is left of the form ``--name value``."""
+    words = [part for word in rest for part in (word.split("=", 1) if "--" in word else [word])]
+    known = {name for model in MODELS.values() for name in model.arguments}
+    found = {}
+    while words:
+        name = words.pop(0).removeprefix("--").replace("-", "_")
+        if name not in known or not words:
+            _refuse(verb, f"--{name.replace('_', '-')}")
+        found[name] = _literal(words.pop(0))
+    return found
+
+
+def _literal(text: str) -> Any:
+    """Return a number, True, None or a tuple that is written as in Python; otherwise the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    names = [item.name for item in fields(FitConfig)]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def _fit_options(parser: _Parser) -> None:
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
+    parser.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
+    parser.add_argument("--run-dir", help="where to write; it must not exist yet")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.epilog = (
+        "An argument of the model is an option too, such as --depth 20: `kclassify models`."
+    )
+    group = parser.add_argument_group("configuration (default: the preset's)")
+    for item in fields(FitConfig):
+        if item.name != "model_args":
+            _add_field(group, item)
+
+
+def _add_field(group: argparse._ArgumentGroup, item: Field) -> None:
+    name = "--" + item.name.replace("_", "-")
+    help = f"{item.metadata['help']} (default {item.default})".replace("%", "%%")
+    if item.type is bool:
+        group.add_argument(
+            name, action="store_true", default=argparse.SUPPRESS, help=item.metadata["help"]
+        )
+        return
+    choices = item.metadata["choices"]
+    metavar = "{" + ",".join(choices) + "}" if choices else item.name.upper()
+    group.add_argument(
+        name, type=_reader(item), default=argparse.SUPPRESS, metavar=metavar, help=help
+    )
+
+
+def _reader(item: Field) -> Callable[[str], Any]:
+    """Return the function that turns the text of an option into its field's value."""
+    if item.name == "class_names":
+        return lambda text: tuple(text.split(","))
+    if item.name in ("data_dir", "device", "memory_budget"):
+        return str
+    return _literal
+
+
+def _run_option(parser: _Parser) -> None:
+    parser.add_argument("run", help="a run folder, as `kclassify fit` writes it")
+
+
+def _evaluate_options(parser: _Parser) -> None:
+    _run_option(parser)
+    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
+    parser.add_argument("--data", help="other images to evaluate on: a folder or a CSV file")
+    parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
+
+
+def _export_options(parser: _Parser) -> None:
+    _run_option(parser)
+    parser.add_argument(
+        "--formats", default="saved_model", help="comma-separated: saved_model, onnx, litert"
+    )
+    parser.add_argument("--version", type=int, dest="number", help="default: the next one")
+
+
+def _predict_options(parser: _Parser) -> None:
+    parser.add_argument("model", help="a SavedModel, a run folder or a .keras file")
+    parser.add_argument("images", nargs="+", help="image files or folders")
+    parser.add_argument("--top-k", type=int, default=3, help="how many classes to name")
+    parser.add_argument("--csv", help="write the table to this file instead of printing it")
+
+
+def _no_options(parser: _Parser) -> None:
+    """Add nothing: the verb takes no arguments."""
+
+
+def _fit(options: argparse.Namespace) -> None:
+    from kclassify.training.fit import fit
+
+    run = fit(
+        options.data,
+        preset=options.preset,
+        run_dir=options.run_dir,
+        verbose=not options.quiet,
+        **options.config,
+    )
+    print(f"next: kclassify evaluate {run}")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.evaluate import evaluate
+
+    found = evaluate(
+        options.run, split=options.split, data=options.data, batch_size=options.batch_size
+    )
+    print(found)
+    print(f"next: kclassify report {options.run}")
+
+
+def _report(options: argparse.Namespace) -> None:
+    from kclassify.report.report import report
+
+    print(report(options.run))
+
+
+def _export(options: argparse.Namespace) -> None:
+    from kclassify.export.saved_model import export
+
+    formats = tuple(options.formats.split(","))
+    path = export(options.run, formats=formats, version=options.number)
+    print(path)
+    print(f"next: kclassify predict {path} IMAGE ...")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from kclassify.export.classifier import load
+
+    table = load(options.model).predict(options.images, top_k=options.top_k)
+    if options.csv:
+        table.to_csv(options.csv, index=False)
+    else:
+        print(table.to_string(index=False))
+
+
+def _datasets(_: argparse.Namespace) -> None:
+    for name, dataset in DATASETS.items():
+        print(f"{name:10} {dataset.description} (preset {dataset.preset})")
+    print("or tfds:<name>, a folder of class folders, a CSV file with the columns path and label")
+
+
+def _models(_: argparse.Namespace) -> None:
+    from kclassify.models.cost import count_macs, count_parameters
+    from kclassify.models.registry import build_model
+
+    print(f"{'model':14}{'parameters':>12}{'MACs':>16}  at 32x32x3, 10 classes")
+    for name, entry in MODELS.items():
+        model = build_model(name, input_shape=(32, 32, 3), num_classes=10)
+        print(f"{name:14}{count_parameters(model):12,}{count_macs(model):16,}  {entry.description}")
+        print(f"{'':44}arguments: {', '.join(entry.arguments)}")
+
+
+def _presets(_: argparse.Namespace) -> None:
+    for name, values in PRESETS.items():
+        differences = ", ".join(f"{key}={value!r}" for key, value in values.items())
+        print(f"{name:10} {differences or 'the defaults'}")
+
+
+def _info(_: argparse.Namespace) -> None:
+    facts = runtime.environment()
+    for name in ("python", "platform", "processor", "cpu_count"):
+        print(f"{name:26} {facts[name]}")
+    for package, version in facts["packages"].items():
+        print(f"{package:26} {version or 'not installed'}")
+    for variable, value in facts["variables"].items():
+        print(f"{variable:26} {value}")
+
+
+VERBS: dict[str, tuple[Callable, str, Callable]] = {
+    "fit": (_fit, "train a classifier into a new run folder", _fit_options),
+    "evaluate": (_evaluate, "measure a run on its test split", _evaluate_options),
+    "report": (_report, "write an evaluated run's report.html and report.md", _run_option),
+    "export": (_export, "write a verified SavedModel of a run", _export_options),
+    "predict": (_predict, "label images with an exported model", _predict_options),
+    "datasets": (_datasets, "list the datasets that have a name", _no_options),
+    "models": (_models, "list the models with their parameters and MACs", _no_options),
+    "presets": (_presets, "list the presets and what they change", _no_options),
+    "info": (_info, "print versions, machine and settings", _no_options),
+}

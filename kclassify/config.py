@@ -1,0 +1,183 @@
+"""`FitConfig`: everything that `fit` decides by, in one frozen, checked, JSON-able place."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self, get_args
+
+from kclassify.checks import InputError, check_choice, check_number, nearest, parse_bytes
+from kclassify.models.registry import MODELS
+from kclassify.presets import PRESETS
+
+Optimizer = Literal[
+    "sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamw", "lion", "muon"
+]
+Schedule = Literal["constant", "step", "exponential", "cosine", "triangular"]
+Loss = Literal["cross_entropy", "focal"]
+Augmentation = Literal["none", "crop", "flip_crop", "cutout", "randaugment", "mixup", "cutmix"]
+OnError = Literal["raise", "skip"]
+
+
+def option(default: Any, help: str, *, choices: object = None) -> Any:
+    """Declare a field with the line that the command line prints for it."""
+    metadata = {"help": help, "choices": get_args(choices)}
+    if isinstance(default, dict):
+        return field(default_factory=default.copy, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """The configuration of a fit; the defaults are the preset ``"fast"``.
+
+    A `FitConfig` checks itself when it is made, so one that exists is a valid one.
+
+    Raises:
+        InputError: a value is not what its field takes; the sentence says what would be.
+
+    Example:
+        >>> from kclassify import FitConfig
+        >>> FitConfig(epochs=3).replace(batch_size=64).batch_size
+        64
+    """
+
+    model: str = option("convnet", "which network; `kclassify models` lists them")
+    model_args: Mapping[str, Any] = option({}, "the network's own arguments, such as depth=20")
+    epochs: int = option(8, "passes over the training images")
+    batch_size: int = option(128, "images a step")
+    optimizer: Optimizer = option("nesterov", "how weights are updated", choices=Optimizer)
+    learning_rate: float = option(0.15, "its highest value; the schedule shapes it")
+    schedule: Schedule = option("triangular", "the learning rate over time", choices=Schedule)
+    warmup: float = option(0.2, "share of the steps in which the rate rises linearly from 0")
+    weight_decay: float = option(5e-4, "decoupled, on kernels only, times the learning rate")
+    loss: Loss = option("cross_entropy", "what is minimised", choices=Loss)
+    label_smoothing: float = option(0.1, "share of the target spread evenly over the classes")
+    class_weights: str | Mapping[str, float] | None = option(
+        None, '"balanced", or a weight for each class name'
+    )
+    augmentation: Augmentation = option(
+        "flip_crop", "random changes to training images", choices=Augmentation
+    )
+    ema: float | None = option(None, "decay of the averaged weights that are kept, such as 0.99")
+    gradient_clip: float | None = option(None, "largest global norm of the gradient")
+    weight_clip: float | None = option(None, "largest absolute value of a kernel's weight")
+    early_stopping: int | None = option(None, "epochs without a better validation accuracy")
+    mixed_precision: bool = option(False, "16-bit arithmetic where the device has the units")
+    seed: int = option(0, "of the split, the order, the augmentation and the initial weights")
+    deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
+    device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
+    tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
+    image_size: int | None = option(None, "height and width in pixels; images are resized to it")
+    channels: int | None = option(None, "1 for grey, 3 for colour; default: what the images have")
+    class_names: tuple[str, ...] | None = option(None, "names of integer labels, in order")
+    validation_fraction: float = option(0.1, "taken from train where the data has no validation")
+    test_fraction: float = option(0.1, "taken from train where the data has no test")
+    data_dir: str | None = option(None, "where TFDS keeps its datasets (or TFDS_DATA_DIR)")
+    on_error: OnError = option("raise", "on images that cannot be read", choices=OnError)
+    memory_budget: str = option("2GB", "images that need more are read from disk as they are used")
+
+    def __post_init__(self) -> None:
+        check_choice("model", self.model, MODELS)
+        for item in fields(self):
+            if item.metadata["choices"]:
+                check_choice(item.name, getattr(self, item.name), item.metadata["choices"])
+        _check_training_numbers(self)
+        _check_data_numbers(self)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with `changes`, checked again."""
+        return replace(self, **changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return json.loads(json.dumps(asdict(self), default=list))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """Return the configuration that `to_json` gave."""
+        names = [item.name for item in fields(cls)]
+        for name in values:
+            check_choice("config", name, names)
+        class_names = values.get("class_names")
+        return cls(**{**values, "class_names": tuple(class_names) if class_names else None})
+
+
+def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
+    """Return the configuration that `preset` and then `options` make of the defaults.
+
+    An option that is no field of `FitConfig` goes to `model_args`, where the chosen model's
+    builder checks it: ``depth=20`` is ``model_args={"depth": 20}``.
+    """
+    check_choice("preset", preset, PRESETS)
+    values = {**PRESETS[preset], **options}
+    names = {item.name for item in fields(FitConfig)}
+    extra = {name: values.pop(name) for name in list(values) if name not in names}
+    if values.get("model", "convnet") != PRESETS[preset].get("model", "convnet"):
+        # Another network than the preset's does not take the preset network's arguments.
+        values["model_args"] = options.get("model_args", {})
+    model_args = {**values.pop("model_args", {}), **extra}
+    check_choice("model", values.get("model", "convnet"), MODELS)
+    check_model_args(values.get("model", "convnet"), model_args, also=names)
+    return FitConfig(**values, model_args=model_args)
+
+
+def check_model_args(model: str, model_args: Mapping[str, Any], *, also: set[str]) -> None:
+    """Raise `InputError` for an argument that neither the model nor `FitConfig` has."""
+    known = MODELS[model].arguments
+    for name in model_args:
+        if name not in known:
+            raise InputError(
+                f"`{name}` must be an option of fit or an argument of {model!r}, which takes "
+                f"{sorted(known)}. Received: {name}={model_args[name]!r}."
+                f"{nearest(name, [*also, *known])}"
+            )
+
+
+def _number(value: object) -> float:
+    usable = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if usable else math.nan  # type: ignore[arg-type]
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _check_training_numbers(config: FitConfig) -> None:
+    for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        value = getattr(config, name)
+        check_number(
+            name, value, expected=f"a whole number of at least {least}", ok=_whole(value, least)
+        )
+    for name in ("learning_rate", "gradient_clip", "weight_clip"):
+        value = getattr(config, name)
+        if value is not None or name == "learning_rate":
+            ok = 0 < _number(value) < math.inf
+            check_number(name, value, expected="a number above 0", ok=ok)
+    check_number(
+        "weight_decay", config.weight_decay, expected="a number of at least 0",
+        ok=0 <= _number(config.weight_decay) < math.inf,
+    )  # fmt: skip
+    for name in ("warmup", "label_smoothing", "ema"):
+        value = getattr(config, name)
+        if value is not None or name != "ema":
+            ok = 0 <= _number(value) < 1
+            check_number(name, value, expected="at least 0 and below 1", ok=ok)
+    if config.early_stopping is not None:
+        ok = _whole(config.early_stopping, 1)
+        check_number("early_stopping", config.early_stopping, expected="a whole number", ok=ok)
+    if isinstance(config.class_weights, str):
+        check_choice("class_weights", config.class_weights, ["balanced"])
+
+
+def _check_data_numbers(config: FitConfig) -> None:
+    for name in ("validation_fraction", "test_fraction"):
+        value = getattr(config, name)
+        ok = 0 < _number(value) < 0.5
+        check_number(name, value, expected="above 0 and below 0.5", ok=ok)
+    if config.image_size is not None:
+        ok = _whole(config.image_size, 4) and config.image_size <= 4096
+        check_number("image_size", config.image_size, expected="pixels from 4 to 4096", ok=ok)
+    if config.channels not in (None, 1, 3):
+        check_number("channels", config.channels, expected="1 or 3", ok=False)
+    parse_bytes("memory_budget", config.memory_budget)

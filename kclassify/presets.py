@@ -1,0 +1,31 @@
+"""Named recipes: each lists only its differences from the defaults of `FitConfig`.
+
+The measured result of each stands in the README's results table.
+"""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The defaults themselves: about ten minutes of CIFAR-10 on two CPU cores.
+    "fast": {},
+    # The recipe of PyTorch's CIFAR-10 tutorial, for comparison with what people start from.
+    "tutorial": {
+        "model": "lenet",
+        "optimizer": "momentum",
+        "learning_rate": 1e-3,
+        "schedule": "constant",
+        "weight_decay": 0.0,
+        "label_smoothing": 0.0,
+        "batch_size": 4,
+        "epochs": 2,
+        "augmentation": "none",
+        "ema": None,
+    },
+    # 8x8 grey digits: small batches since there are few images, and never mirrored.
+    "digits": {
+        "model_args": {"filters": 32, "depth": 2},
+        "batch_size": 32,
+        "epochs": 30,
+        "augmentation": "crop",
+    },
+}

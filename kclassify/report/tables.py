@@ -1,0 +1,170 @@
+"""What a report shows, read from the files of a run and from nothing else."""
+
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kclassify.checks import InputError
+from kclassify.runs import Run, read_json
+
+MOST_PAIRS = 12
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A given class and what it was taken for: how often, and in what share of the class."""
+
+    given: str
+    predicted: str
+    count: int
+    share: float
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """One image, uint8 `(height, width, channels)`, that was confidently taken for another."""
+
+    image: np.ndarray
+    id: str
+    given: str
+    predicted: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The files of an evaluated run, read and checked against one another.
+
+    Attributes:
+        run: the run folder.
+        manifest: `config.json`.
+        environment: `environment.json`.
+        summary: `summary.json`.
+        evaluation: `metrics.json`.
+        history: one row an epoch.
+        per_class: precision, recall, f1 and support; one row a class, in the order of the classes.
+        confusion: counts `(given, predicted)`.
+        mistakes: the worst errors, most confident first.
+    """
+
+    run: Run
+    manifest: dict[str, Any]
+    environment: dict[str, Any]
+    summary: dict[str, Any]
+    evaluation: dict[str, Any]
+    history: pd.DataFrame
+    per_class: pd.DataFrame
+    confusion: np.ndarray
+    mistakes: tuple[Mistake, ...]
+
+    @property
+    def class_names(self) -> list[str]:
+        """The names of the classes, in the order of their indices."""
+        return self.manifest["class_names"]
+
+    @property
+    def split(self) -> str:
+        """The split that was evaluated."""
+        return self.evaluation["split"]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """The pairs of classes that were confused most often, most often first."""
+        wrong = self.confusion * (1 - np.eye(len(self.confusion), dtype=int))
+        support = self.confusion.sum(axis=1)
+        order = np.argsort(-wrong, axis=None, kind="stable")[:MOST_PAIRS]
+        cells = [divmod(int(cell), len(wrong)) for cell in order]
+        return [
+            Pair(
+                self.class_names[given],
+                self.class_names[predicted],
+                int(wrong[given, predicted]),
+                float(wrong[given, predicted] / support[given]),
+            )
+            for given, predicted in cells
+            if wrong[given, predicted]
+        ]
+
+
+def read_tables(run: Run) -> RunTables:
+    """Return what the files of `run` hold.
+
+    Raises:
+        InputError: the run was not evaluated, or its files are damaged or of two evaluations.
+    """
+    _check_evaluated(run)
+    tables = RunTables(
+        run=run,
+        manifest=run.config,
+        environment=read_json(run.environment_file),
+        summary=run.summary,
+        evaluation=read_json(run.metrics_file),
+        history=_read_csv(run.history_file).reset_index(),
+        per_class=_read_csv(run.table_file("per_class")),
+        confusion=_read_csv(run.table_file("confusion")).to_numpy(),
+        mistakes=_read_mistakes(run.errors_file),
+    )
+    _check_together(tables)
+    # The names stand in config.json: a table reader takes a class called "1" or "NA" for a value.
+    return tables
+
+
+def _check_evaluated(run: Run) -> None:
+    needed = [
+        run.metrics_file,
+        run.table_file("per_class"),
+        run.table_file("confusion"),
+        run.errors_file,
+    ]
+    for file in needed:
+        if not file.is_file():
+            raise InputError(
+                f"`run` must be an evaluated run. Received: {str(run)!r}, without {file.name}. "
+                f"Run `kclassify evaluate {run}` first."
+            )
+
+
+def _check_together(tables: RunTables) -> None:
+    classes = len(tables.class_names)
+    same_model = tables.evaluation["weights_sha256"] == tables.summary["weights_sha256"]
+    whole = len(tables.per_class) == classes and tables.confusion.shape == (classes, classes)
+    if not (same_model and whole):
+        reason = "other classes" if same_model else "other weights"
+        raise InputError(
+            f"`run` must hold the evaluation of its own model. Received: {str(tables.run)!r}, "
+            f"whose metrics are of {reason}. Run `kclassify evaluate {tables.run}` again."
+        )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, index_col=0)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, "a table") from error
+
+
+def _read_mistakes(path: Path) -> tuple[Mistake, ...]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            columns = [
+                file["images"],
+                file["ids"].tolist(),
+                file["given"].tolist(),
+                file["predicted"].tolist(),
+                file["probability"].tolist(),
+            ]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path, "a file of arrays") from error
+    return tuple(Mistake(*row) for row in zip(*columns, strict=True))
+
+
+def _damaged(path: Path, kind: str) -> InputError:
+    return InputError(
+        f"`run` must hold whole files. Received: {str(path)!r}, which cannot be read as {kind}. "
+        f"Run `kclassify evaluate {path.parent}` again."
+    )

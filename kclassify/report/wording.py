@@ -1,0 +1,89 @@
+"""How a report writes numbers, values and names."""
+
+import re
+from typing import Any
+
+from markupsafe import Markup
+
+# Everything that starts something in GitHub's Markdown, or ends the cell of a table.
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+
+
+def percent(share: float) -> str:
+    """Write a share of 1.
+
+    Example:
+        >>> percent(0.98754)
+        '98.75 %'
+    """
+    return f"{100 * share:.2f} %"
+
+
+def amount(number: float | None) -> str:
+    """Write a large number with a word for its thousands.
+
+    Example:
+        >>> amount(41_300_000), amount(62_006), amount(None)
+        ('41.3 million', '62,006', 'unknown')
+    """
+    if number is None:
+        return "unknown"
+    for size, word in ((1e12, "trillion"), (1e9, "billion"), (1e6, "million")):
+        if number >= size:
+            return f"{number / size:.3g} {word}"
+    return f"{number:,.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time in its two largest units.
+
+    Example:
+        >>> duration(7.26), duration(582), duration(7300)
+        ('7.3 s', '9 min 42 s', '2 h 1 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def words(name: str) -> str:
+    """Write the name of a metric.
+
+    Example:
+        >>> words("precision_macro"), words("top_5_accuracy"), words("f1_weighted")
+        ('Precision, macro', 'Top-5 accuracy', 'F1, weighted')
+    """
+    text = re.sub(r"^top_(\d+)_", r"top-\1 ", name)
+    text = re.sub(r"_(macro|weighted)$", r", \1", text).replace("_", " ")
+    return text[:1].upper() + text[1:]
+
+
+def setting(value: Any) -> str:
+    """Write the value of a field of the configuration.
+
+    Example:
+        >>> setting({"depth": 20}), setting(None), setting(["a", "b"]), setting(0.1)
+        ('depth=20', 'none', 'a, b', '0.1')
+    """
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={item}" for name, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def escape_markdown(value: Any) -> str:
+    """Return `value` as text that means nothing else in Markdown or in the HTML within it.
+
+    Example:
+        >>> print(escape_markdown("a|b <script> *c*"))
+        a\\|b &lt;script&gt; \\*c\\*
+    """
+    if isinstance(value, Markup):
+        return value
+    line = " ".join(str(value).split())
+    text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", text)

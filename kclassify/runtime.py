@@ -1,0 +1,99 @@
+"""What must happen around TensorFlow's import: environment variables, seeds, devices, facts."""
+
+import os
+import platform
+import sys
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from kclassify.checks import InputError, check_choice
+
+# Read by TensorFlow while it is imported. A value that the user has set wins.
+ENVIRONMENT = {
+    "KERAS_BACKEND": "tensorflow",
+    # Off by default on processors without AVX-512, where it is worth 1.2x to 1.6x.
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "keras-tuner", "numpy", "pandas")
+
+
+def prepare() -> None:
+    """Set what TensorFlow reads at import; call before it. Twice is the same as once."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    if os.environ["KERAS_BACKEND"] != "tensorflow":
+        raise InputError(
+            "`KERAS_BACKEND` must be 'tensorflow'. "
+            f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']!r}. Unset it."
+        )
+
+
+def seed_everything(seed: int, *, deterministic: bool) -> None:
+    """Seed Python, NumPy, TensorFlow and Keras; with `deterministic`, use repeatable kernels."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(seed)
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+
+
+def resolve_device(device: str) -> str:
+    """Return TensorFlow's name of `device`: ``"auto"`` is the first GPU, or the CPU."""
+    import tensorflow as tf
+
+    devices = [name.name.removeprefix("/device:") for name in tf.config.list_logical_devices()]
+    gpus = [name for name in devices if name.startswith("GPU")]
+    if device == "auto":
+        return gpus[0] if gpus else "CPU:0"
+    name = device.upper() if ":" in device else f"{device.upper()}:0"
+    check_choice("device", name, devices)
+    return name
+
+
+def mixed_precision_policy(device: str) -> str:
+    """Return the Keras dtype policy that is faster than float32 on `device`, or refuse."""
+    if device.startswith("GPU"):
+        return "mixed_float16"
+    if not {"avx512_bf16", "amx_bf16"} & processor_flags():
+        raise InputError(
+            "`mixed_precision` must be False on a CPU without bfloat16 units (avx512_bf16 or "
+            "amx_bf16), where it only costs time. Received: mixed_precision=True. "
+            "Leave it out, or choose a GPU with `device`."
+        )
+    return "mixed_bfloat16"
+
+
+def processor_flags() -> set[str]:
+    """Return the instruction sets of this processor, as Linux names them."""
+    return set(_cpuinfo("flags").split())
+
+
+def environment() -> dict[str, Any]:
+    """Return what a result depends on besides the configuration: versions, machine, settings."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _cpuinfo("model name") or platform.processor(),
+        "cpu_count": os.cpu_count(),
+        "packages": {name: _version(name) for name in ("kclassify", *PACKAGES)},
+        "variables": {name: os.environ.get(name) for name in sorted(ENVIRONMENT)},
+        "tensorflow_imported": "tensorflow" in sys.modules,
+    }
+
+
+@cache
+def _cpuinfo(key: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(key)), "")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

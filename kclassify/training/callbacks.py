@@ -1,0 +1,135 @@
+"""What happens beside the steps of a training, as Keras callbacks."""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from kclassify import runtime
+from kclassify.runs import Run, replacing
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+
+class Progress(keras.callbacks.Callback):
+    """One bar over all the steps, with the time that is left, and a line for each epoch.
+
+    Args:
+        steps: steps of the whole training.
+    """
+
+    def __init__(self, steps: int):
+        super().__init__()
+        self.bar = tqdm(total=steps, unit="step", desc="training", mininterval=0.5)
+        self.seen = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note where in the epoch the steps are counted from."""
+        self.seen = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Advance by the steps that were executed since the last call."""
+        self.bar.update(batch + 1 - self.seen)
+        self.seen = batch + 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Print the epoch's figures above the bar."""
+        logs = logs or {}
+        shown = ("loss", "accuracy", "val_loss", "val_accuracy")
+        figures = ", ".join(f"{name} {logs[name]:.4f}" for name in shown if name in logs)
+        self.bar.write(f"epoch {epoch + 1}/{self.params['epochs']}: {figures}")
+
+    def on_train_end(self, logs=None):
+        """Close the bar."""
+        self.bar.close()
+
+
+class HistoryFile(keras.callbacks.Callback):
+    """Write `history.csv` anew after each epoch, with the learning rate and the speed.
+
+    Args:
+        run: the run to write into.
+        images: images an epoch.
+    """
+
+    def __init__(self, run: Run, *, images: int):
+        super().__init__()
+        self.run = run
+        self.images = images
+        self.rows: list[dict[str, Any]] = []
+        self.started = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Start the clock."""
+        self.started = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add a row. The seconds are the epoch's whole wall-clock, validation included."""
+        seconds = time.perf_counter() - self.started
+        row = {
+            "epoch": epoch + 1,
+            **{name: float(value) for name, value in (logs or {}).items()},
+            "learning_rate": float(self.model.optimizer.learning_rate),
+            "seconds": round(seconds, 3),
+            "images_per_second": round(self.images / seconds, 1),
+        }
+        self.rows.append(row)
+        self.run.write(self.run.history_file, pd.DataFrame(self.rows).set_index("epoch"))
+
+
+class BestWeights(keras.callbacks.Callback):
+    """Keep the weights with the best validation accuracy, and put them back at the end.
+
+    Equal accuracies are told apart by the validation loss. Keras's ModelCheckpoint writes in
+    place; here the file on disk is always a whole one.
+
+    Args:
+        run: the run whose `best_weights_file` is written.
+        patience: epochs without a better one after which training stops, or None.
+    """
+
+    def __init__(self, run: Run, *, patience: int | None):
+        super().__init__()
+        self.run = run
+        self.patience = patience
+        self.best: tuple[float, float] = (-math.inf, -math.inf)
+        self.best_epoch: int | None = None
+        self.weights: list[np.ndarray] = []
+        self.stopped: str | None = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Compare with the best so far; an epoch with a loss that is no number is never it."""
+        logs = logs or {}
+        score = (logs["val_accuracy"], -logs["val_loss"])
+        if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
+            self.best, self.best_epoch = score, epoch + 1
+            self.weights = self.model.get_weights()
+            with replacing(self.run.best_weights_file) as beside:
+                self.model.save_weights(beside)
+        elif self.patience and epoch + 1 - (self.best_epoch or 0) >= self.patience:
+            self.stopped = "early_stopping"
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        """Restore the best weights."""
+        if self.weights:
+            self.model.set_weights(self.weights)
+
+
+class StopOnNaN(keras.callbacks.Callback):
+    """Stop at the first loss that is NaN or infinite."""
+
+    def __init__(self):
+        super().__init__()
+        self.step: int | None = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Check the running loss of the epoch, which one bad step makes NaN for good."""
+        if not math.isfinite((logs or {}).get("loss", 0.0)):
+            self.step = int(self.model.optimizer.iterations)
+            self.model.stop_training = True

@@ -1,0 +1,103 @@
+"""Losses for integer and for soft labels alike, with label smoothing and class weights.
+
+Keras smooths one-hot labels only, and its class weights take the argmax of a soft label, which is
+wrong for mixed ones; here a label's weight is the mean of its classes' weights.
+"""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.checks import InputError, nearest
+from kclassify.config import FitConfig
+from kclassify.data.spec import Examples
+
+runtime.prepare()
+
+import keras  # noqa: E402
+from keras import ops  # noqa: E402
+
+
+def cross_entropy(targets, logits):
+    """Return ``(batch_size,)`` cross-entropies in nats."""
+    return -ops.sum(targets * ops.log_softmax(logits), axis=-1)
+
+
+def focal(targets, logits, gamma: float = 2.0):
+    """Return ``(batch_size,)`` focal losses (Lin et al. 2017): sure examples count less."""
+    log_probabilities = ops.log_softmax(logits)
+    easiness = (1.0 - ops.exp(log_probabilities)) ** gamma
+    return -ops.sum(targets * easiness * log_probabilities, axis=-1)
+
+
+LOSSES: dict[str, Callable] = {"cross_entropy": cross_entropy, "focal": focal}
+
+
+class ClassifierLoss(keras.losses.Loss):
+    """One of `LOSSES` on logits, for labels ``(batch_size,)`` or ``(batch_size, num_classes)``.
+
+    Args:
+        loss: a name in `LOSSES`.
+        label_smoothing: share of every target that is spread evenly over the classes.
+        class_weights: ``(num_classes,)`` factors, or None.
+    """
+
+    def __init__(self, loss="cross_entropy", *, label_smoothing=0.0, class_weights=None):
+        super().__init__(name="loss")
+        self.function = LOSSES[loss]
+        self.label_smoothing = label_smoothing
+        self.class_weights = class_weights
+
+    def call(self, y_true, y_pred):
+        """Return ``(batch_size,)`` losses."""
+        num_classes = y_pred.shape[-1]
+        logits = ops.cast(y_pred, "float32")
+        targets = as_soft(y_true, num_classes)
+        smooth = targets * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
+        losses = self.function(smooth, logits)
+        if self.class_weights is None:
+            return losses
+        return losses * ops.sum(targets * ops.convert_to_tensor(self.class_weights), axis=-1)
+
+
+def as_soft(labels, num_classes: int):
+    """Return labels as ``(batch_size, num_classes)`` float32, one-hot where they are indices."""
+    if len(labels.shape) == 2 and labels.shape[-1] == num_classes:
+        return ops.cast(labels, "float32")
+    return ops.one_hot(ops.reshape(ops.cast(labels, "int32"), (-1,)), num_classes)
+
+
+def build_loss(config: FitConfig, train: Examples, class_names: tuple[str, ...]) -> ClassifierLoss:
+    """Return the loss of `config`; the weights ``"balanced"`` are counted on `train`."""
+    return ClassifierLoss(
+        config.loss,
+        label_smoothing=config.label_smoothing,
+        class_weights=class_weights(config.class_weights, train, class_names),
+    )
+
+
+def class_weights(
+    weights: str | Mapping[str, float] | None, train: Examples, class_names: tuple[str, ...]
+) -> np.ndarray | None:
+    """Return a factor for each class, or None.
+
+    ``"balanced"`` is images / (classes * images of the class), as in scikit-learn, so that the
+    mean over the training images is 1. In a mapping, a class that is not named has 1.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        counts = np.bincount(train.class_ids, minlength=len(class_names))
+        return (len(train) / (len(class_names) * np.maximum(counts, 1))).astype("float32")
+    for name, weight in weights.items():
+        if name not in class_names:
+            raise InputError(
+                f"`class_weights` must name classes of the data, {list(class_names)}. "
+                f"Received: {name!r}.{nearest(name, class_names)}"
+            )
+        if not weight >= 0:
+            raise InputError(
+                f"`class_weights` must be numbers of at least 0. Received: {name!r}: {weight!r}."
+            )
+    return np.array([weights.get(name, 1.0) for name in class_names], "float32")

@@ -1,0 +1,62 @@
+"""The optimizers by name: Keras's own, with weight decay on kernels alone."""
+
+from collections.abc import Callable
+
+from kclassify import runtime
+from kclassify.config import FitConfig
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
+    "sgd": keras.optimizers.SGD,
+    "momentum": lambda **options: keras.optimizers.SGD(momentum=0.9, **options),
+    "nesterov": lambda **options: keras.optimizers.SGD(momentum=0.9, nesterov=True, **options),
+    "adagrad": keras.optimizers.Adagrad,
+    "rmsprop": keras.optimizers.RMSprop,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "lion": keras.optimizers.Lion,
+    # Keras's Muon takes matrices only and updates every other weight as AdamW does.
+    "muon": lambda weight_decay, **options: keras.optimizers.Muon(
+        weight_decay=weight_decay or 0.0, adam_weight_decay=weight_decay or 0.0, **options
+    ),
+}
+
+
+def build_optimizer(
+    config: FitConfig, schedule: keras.optimizers.schedules.LearningRateSchedule
+) -> keras.optimizers.Optimizer:
+    """Return the optimizer that `config` names; biases and normalization are not decayed."""
+    optimizer = OPTIMIZERS[config.optimizer](
+        learning_rate=schedule,
+        weight_decay=config.weight_decay or None,
+        global_clipnorm=config.gradient_clip,
+        use_ema=config.ema is not None,
+        ema_momentum=0.99 if config.ema is None else config.ema,
+    )
+    if config.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return optimizer
+
+
+class ClipValue(keras.constraints.Constraint):
+    """Keep every weight within ``[-limit, limit]`` after each step."""
+
+    def __init__(self, limit: float):
+        self.limit = limit
+
+    def __call__(self, w):
+        return keras.ops.clip(w, -self.limit, self.limit)
+
+
+def clip_kernels(model: keras.Model, limit: float) -> None:
+    """Constrain the kernels of `model`.
+
+    The constraint is set on the variables, not on the layers: it does not get into `model.keras`,
+    which must open without kclassify.
+    """
+    for variable in model.trainable_variables:
+        if "kernel" in variable.name:
+            variable.constraint = ClipValue(limit)

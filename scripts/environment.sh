@@ -1,0 +1,22 @@
+# Sourced by the other scripts: makes the virtual environment and installs kclassify into it.
+# VENV chooses the folder, PYTHON the interpreter (3.11 to 3.13).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV=${VENV:-.venv}
+
+find_python() {
+    for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
+        if "$candidate" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "kclassify needs Python 3.11, 3.12 or 3.13 with venv. Install one, or name it: PYTHON=/path/to/python3.12 bash $0" >&2
+    return 1
+}
+
+install() { # install TARGET, such as "." or ".[test]"
+    [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV"
+    echo "installing kclassify into $VENV (a minute or two the first time)"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$1"
+}

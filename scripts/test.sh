@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Everything the fast suite needs, then the suite: lint, format, types, tests with coverage.
+# Arguments go to pytest: bash scripts/test.sh tests/data -k resize
+source "$(dirname "$0")/environment.sh"
+install ".[test]"
+export PYTHONWARNINGS= TF_CPP_MIN_LOG_LEVEL=2
+
+if [ $# -gt 0 ]; then
+    exec "$VENV/bin/python" -m pytest "$@"
+fi
+"$VENV/bin/ruff" check .
+"$VENV/bin/ruff" format --check .
+"$VENV/bin/mypy"
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile --durations 10 \
+    --cov --cov-report=term --cov-fail-under=90
