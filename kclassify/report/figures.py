@@ -4,6 +4,7 @@ import io
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -16,13 +17,15 @@ from matplotlib.ticker import MaxNLocator
 
 # Blue and orange of Okabe and Ito, told apart by colour-blind readers. Each colour becomes a CSS
 # variable of the page, so that one drawing serves light mode, dark mode and paper.
-INK, MUTED, LINE, BLUE, ORANGE, ON = (
-    "#1c2127", "#5c6670", "#d5dae0", "#0072b2", "#c25400", "#fffffe",
-)  # fmt: skip
+INK, MUTED, LINE, BLUE, ORANGE = "#1c2127", "#5c6670", "#d5dae0", "#0072b2", "#c25400"
 VARIABLES = {
-    INK: "--ink", MUTED: "--muted", LINE: "--line", BLUE: "--blue", ORANGE: "--orange", ON: "--on",
-}  # fmt: skip
-STYLE = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    BLUE: "--blue",
+    ORANGE: "--orange",
+}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class name may hold a dollar sign
     "text.usetex": False,
@@ -40,6 +43,8 @@ STYLE = {
 }
 MOST_CELLS = 20
 MOST_MARKERS = 40
+# The text of a cell stays readable on this much of its colour, in light and in dark mode.
+MOST_OPACITY = 0.55
 
 
 def learning_curves(history: pd.DataFrame, *, best_epoch: int) -> list[Markup]:
@@ -70,8 +75,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Marku
     names = [shorten(name) for name in class_names]
 
     def draw(axes: Axes) -> None:
-        for given, predicted in np.ndindex(classes, classes):
-            _draw_cell(axes, confusion, given=given, predicted=predicted)
+        _draw_cells(axes, confusion)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), aspect="equal")
         axes.set_xticks(range(classes), names, rotation=45, ha="right", rotation_mode="anchor")
         axes.set_yticks(range(classes), names)
@@ -114,28 +118,27 @@ def _curves(name: str, table: pd.DataFrame, *, unit: str, best_epoch: int) -> Ma
     return _svg(name, draw, size=(4.2, 3.1), alt=alt)
 
 
-def _draw_cell(axes: Axes, confusion: np.ndarray, *, given: int, predicted: int) -> None:
-    count = int(confusion[given, predicted])
-    right = given == predicted
-    darkness = _darkness(confusion)[given, predicted]
-    axes.add_patch(
-        Rectangle((predicted - 0.47, given - 0.47), 0.94, 0.94, alpha=max(darkness, 0.05),
-                  facecolor=BLUE if right else ORANGE if count else LINE, linewidth=0)
-    )  # fmt: skip
-    color = ON if darkness > 0.55 else INK if count else MUTED
-    size = 8.5 if count < 1000 else 7 if count < 10_000 else 5
-    axes.text(predicted, given, str(count), ha="center", va="center", color=color, fontsize=size)
+def _draw_cells(axes: Axes, confusion: np.ndarray) -> None:
+    opacities = _opacities(confusion)
+    size = 8.5 if confusion.max() < 1000 else 7 if confusion.max() < 10_000 else 5.5
+    for given, predicted in np.ndindex(*confusion.shape):
+        count = int(confusion[given, predicted])
+        color = (BLUE if given == predicted else ORANGE) if count else LINE
+        opacity = max(opacities[given, predicted], 0.08) if count else 0.35
+        corner = (predicted - 0.47, given - 0.47)
+        axes.add_patch(Rectangle(corner, 0.94, 0.94, facecolor=color, alpha=opacity, linewidth=0))
+        axes.text(predicted, given, str(count), ha="center", va="center", fontsize=size,
+                  color=INK if count else MUTED)  # fmt: skip
 
 
-def _darkness(confusion: np.ndarray) -> np.ndarray:
+def _opacities(confusion: np.ndarray) -> np.ndarray:
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    wrong = shares * (1 - np.eye(len(shares)))
-    return np.where(np.eye(len(shares), dtype=bool), shares, 0.85 * wrong / max(wrong.max(), 1e-9))
+    diagonal = np.eye(len(shares), dtype=bool)
+    largest = max(shares[~diagonal].max(), 1e-9)
+    return MOST_OPACITY * np.where(diagonal, shares, shares / largest)
 
 
-def _svg(
-    name: str, draw: Callable[[Axes], None], *, size: tuple[float, float], alt: str
-) -> Markup:
+def _svg(name: str, draw: Callable[[Axes], None], *, size: tuple[float, float], alt: str) -> Markup:
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # The browser draws the text, with fonts that matplotlib lacks.

@@ -17,6 +17,7 @@ from kclassify.report.tables import RunTables, read_tables
 from kclassify.runs import Run
 
 MOST_PIXELS = 256
+MOST_SKIPPED = 50
 
 
 def report(run: Run | str | os.PathLike[str]) -> Path:
@@ -36,7 +37,7 @@ def report(run: Run | str | os.PathLike[str]) -> Path:
 
     Example:
         >>> import kclassify
-        >>> kclassify.report("saved_models/none")
+        >>> kclassify.report("saved_models/none")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
         kclassify.checks.InputError: `run` must be a run folder, ...
@@ -73,15 +74,22 @@ def _page(tables: RunTables) -> dict[str, Any]:
         "classes": _classes(tables),
         "gallery": [(mistake, _png(mistake.image)) for mistake in tables.mistakes],
         "settings": settings(tables.manifest["config"]),
+        "environment": _environment_rows(tables.environment),
         "commands": commands(tables),
+        "most_skipped": MOST_SKIPPED,
     }
 
 
-def _classes(tables: RunTables) -> list[dict[str, Any]]:
-    rows = tables.per_class[["precision", "recall", "f1", "support"]].to_dict("records")
-    return [
-        {"name": name, **row} for name, row in zip(tables.class_names, rows, strict=True)
-    ]
+def _classes(tables: RunTables) -> list[dict[Any, Any]]:
+    table = tables.per_class[["precision", "recall", "f1", "support"]]
+    return table.assign(name=tables.class_names).to_dict("records")
+
+
+def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        rows += list(value.items()) if isinstance(value, dict) else [(wording.words(name), value)]
+    return rows
 
 
 def _png(image: np.ndarray) -> str:

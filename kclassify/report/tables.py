@@ -64,7 +64,10 @@ class RunTables:
 
     @property
     def class_names(self) -> list[str]:
-        """The names of the classes, in the order of their indices."""
+        """The names of the classes, in the order of their indices.
+
+        They are read from `config.json`: a reader of tables takes "1" or "NA" for a value.
+        """
         return self.manifest["class_names"]
 
     @property
@@ -110,7 +113,6 @@ def read_tables(run: Run) -> RunTables:
         mistakes=_read_mistakes(run.errors_file),
     )
     _check_together(tables)
-    # The names stand in config.json: a table reader takes a class called "1" or "NA" for a value.
     return tables
 
 
@@ -158,7 +160,7 @@ def _read_mistakes(path: Path) -> tuple[Mistake, ...]:
                 file["predicted"].tolist(),
                 file["probability"].tolist(),
             ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _damaged(path, "a file of arrays") from error
     return tuple(Mistake(*row) for row in zip(*columns, strict=True))
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-# Everything that starts something in GitHub's Markdown, or ends the cell of a table.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$@:-])")
+# What starts something within a line of GitHub's Markdown, or ends the cell of a table.
+_MARKDOWN = re.compile(r"([\\`*_\[\]#|~$@])")
 
 
 def percent(share: float) -> str:
@@ -41,7 +41,7 @@ def duration(seconds: float) -> str:
         >>> duration(7.26), duration(582), duration(7300)
         ('7.3 s', '9 min 42 s', '2 h 1 min')
     """
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:
@@ -50,12 +50,13 @@ def duration(seconds: float) -> str:
 
 
 def words(name: str) -> str:
-    """Write the name of a metric.
+    """Write the name of a metric or of a column.
 
     Example:
-        >>> words("precision_macro"), words("top_5_accuracy"), words("f1_weighted")
-        ('Precision, macro', 'Top-5 accuracy', 'F1, weighted')
+        >>> words("precision_macro"), words("top_5_accuracy"), words("val_loss")
+        ('Precision, macro', 'Top-5 accuracy', 'Validation loss')
     """
+    name = re.sub(r"^val_", "validation ", name)
     text = re.sub(r"^top_(\d+)_", r"top-\1 ", name)
     text = re.sub(r"_(macro|weighted)$", r", \1", text).replace("_", " ")
     return text[:1].upper() + text[1:]

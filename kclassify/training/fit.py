@@ -182,6 +182,8 @@ def _train(
             validation_data=validation,
             epochs=config.epochs,
             steps_per_epoch=steps,
+            # The order is the dataset's own, a function of seed and epoch.
+            shuffle=False,
             callbacks=[*ours, *callbacks],
             verbose=0,
         )

@@ -1,0 +1,233 @@
+"""Random changes to whole batches of uint8 images, decided by a seed alone.
+
+Each is a function of images ``(batch_size, height, width, channels)``, labels and a seed ``(2,)``
+that returns images and labels. The same seed gives the same result.
+"""
+
+import math
+from collections.abc import Callable
+
+from kclassify import runtime
+
+runtime.prepare()
+
+import tensorflow as tf  # noqa: E402
+
+from kclassify.data.images import LUMA  # noqa: E402
+
+MID_GREY = 128
+MIXUP_ALPHA = 0.2
+# RandAugment's N, and its M of 9 in 30.
+RANDAUGMENT_LAYERS = 2
+RANDAUGMENT_MAGNITUDE = 0.3
+GEOMETRIC = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate")
+COLOUR = ("brightness", "contrast", "saturation", "posterize", "solarize", "autocontrast")
+
+
+def flip(images, labels, seed):
+    """Mirror half of the images, left to right."""
+    mirrored = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
+    return tf.where(mirrored, images[:, :, ::-1], images), labels
+
+
+def crop(images, labels, seed):
+    """Shift each image by up to an eighth of its height and width; the border is reflected."""
+    height, width = images.shape[1:3]
+    down, across = max(1, height // 8), max(1, width // 8)
+    padded = tf.pad(images, ((0, 0), (down, down), (across, across), (0, 0)), "REFLECT")
+    seeds = tf.random.split(seed)
+    tops = _whole(tf.shape(images)[0], seeds[0], 2 * down + 1)
+    lefts = _whole(tf.shape(images)[0], seeds[1], 2 * across + 1)
+    rows = tops[:, tf.newaxis] + tf.range(height)
+    columns = lefts[:, tf.newaxis] + tf.range(width)
+    shifted = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(shifted, columns, axis=2, batch_dims=1), labels
+
+
+def cutout(images, labels, seed):
+    """Cover a square of each image (DeVries and Taylor 2017).
+
+    As there, its centre is anywhere, so that part of it may be outside. Departures: the side is a
+    quarter of the shorter side of the image (there half, for CIFAR-10), the colour is mid-grey
+    (there the mean of the training images).
+    """
+    height, width = images.shape[1:3]
+    side = tf.fill((tf.shape(images)[0],), max(1, min(height, width) // 4))
+    covered = _boxes(images, seed, side, side)
+    return tf.where(covered, tf.constant(MID_GREY, images.dtype), images), labels
+
+
+def mixup(images, labels, seed):
+    """Blend each image and its label with the next one's (Zhang et al. 2018).
+
+    The share is drawn for each image from Beta(0.2, 0.2); there once for the batch.
+    """
+    seeds = tf.random.split(seed)
+    shape = (tf.shape(images)[0],)
+    first, second = (tf.random.stateless_gamma(shape, key, MIXUP_ALPHA) for key in seeds)
+    share = tf.math.divide_no_nan(first, first + second)
+    pixels = tf.cast(images, tf.float32)
+    blended = _blend(
+        tf.roll(pixels, 1, axis=0), pixels, share[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    )
+    return _as_uint8(blended), _mix(labels, share)
+
+
+def cutmix(images, labels, seed):
+    """Replace a box of each image by the next one's (Yun et al. 2019).
+
+    The share that is kept is drawn for each image from Beta(1, 1), there once for the batch; the
+    label has the shares of the area that was in fact replaced.
+    """
+    height, width = images.shape[1:3]
+    seeds = tf.random.split(seed)
+    root = tf.sqrt(1.0 - tf.random.stateless_uniform((tf.shape(images)[0],), seeds[0]))
+    tall, wide = (tf.cast(tf.round(root * side), tf.int32) for side in (height, width))
+    replaced = _boxes(images, seeds[1], tall, wide)
+    share = 1.0 - tf.reduce_mean(tf.cast(replaced, tf.float32), axis=(1, 2, 3))
+    return tf.where(replaced, tf.roll(images, 1, axis=0), images), _mix(labels, share)
+
+
+def randaugment(images, labels, seed):
+    """Apply two random operations to each image (Cubuk et al. 2020), with a magnitude of 9 in 30.
+
+    The geometric ones of an image are composed and applied last, in one resampling, filled with
+    mid-grey. Left out: equalize and sharpness. Every strength has a random sign.
+    """
+    pixels = tf.cast(images, tf.float32)
+    matrix = tf.eye(3, batch_shape=(tf.shape(images)[0],))
+    for layer in range(RANDAUGMENT_LAYERS):
+        seeds = tf.random.split(tf.random.experimental.stateless_fold_in(seed, layer))
+        choices = _whole(tf.shape(images)[0], seeds[0], len(GEOMETRIC) + len(COLOUR))
+        sign = tf.cast(2 * _whole(tf.shape(images)[0], seeds[1], 2) - 1, tf.float32)
+        strength = sign * RANDAUGMENT_MAGNITUDE
+        pixels = _recolour(pixels, choices - len(GEOMETRIC), strength)
+        matrix = tf.matmul(matrix, _affine(choices, strength, images.shape[1:3]))
+    return _as_uint8(_transform(pixels, matrix)), labels
+
+
+Change = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+
+# The stronger ones come on top of flip and crop, as in the papers.
+AUGMENTATIONS: dict[str, tuple[Change, ...]] = {
+    "none": (),
+    "crop": (crop,),
+    "flip_crop": (flip, crop),
+    "cutout": (flip, crop, cutout),
+    "randaugment": (flip, crop, randaugment),
+    "mixup": (flip, crop, mixup),
+    "cutmix": (flip, crop, cutmix),
+}
+# Those that need float32 labels `(batch_size, num_classes)`.
+MIXING = ("mixup", "cutmix")
+
+
+def _whole(count, seed, below: int):
+    return tf.random.stateless_uniform((count,), seed, maxval=below, dtype=tf.int32)
+
+
+def _as_uint8(pixels):
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0.0, 255.0), tf.uint8)
+
+
+def _blend(first, second, share):
+    return first + (second - first) * share
+
+
+def _mix(labels, share):
+    return _blend(tf.roll(labels, 1, axis=0), labels, share[:, tf.newaxis])
+
+
+def _boxes(images, seed, tall, wide):
+    """Return a mask ``(batch_size, height, width, 1)`` of a box a image, its centre anywhere."""
+    height, width = images.shape[1:3]
+    seeds = tf.random.split(seed)
+    rows = _interval(height, _whole(tf.shape(images)[0], seeds[0], height), tall)
+    columns = _interval(width, _whole(tf.shape(images)[0], seeds[1], width), wide)
+    return (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
+
+
+def _interval(length: int, centres, sides):
+    starts = (centres - sides // 2)[:, tf.newaxis]
+    places = tf.range(length)
+    return (places >= starts) & (places < starts + sides[:, tf.newaxis])
+
+
+def _recolour(pixels, choices, strength):
+    """Apply the chosen operation of `COLOUR` to each image; other choices leave it as it is."""
+    amount = (1.0 + 0.9 * strength)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    choices = choices[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    result = pixels
+    for place, name in enumerate(COLOUR):
+        result = tf.where(choices == place, _COLOUR_OPERATIONS[name](pixels, amount), result)
+    return tf.clip_by_value(result, 0.0, 255.0)
+
+
+def _grey(pixels):
+    if pixels.shape[-1] == 1:
+        return pixels
+    return tf.reduce_sum(pixels * LUMA, axis=-1, keepdims=True)
+
+
+def _contrast(pixels, amount):
+    mean = tf.reduce_mean(_grey(pixels), axis=(1, 2, 3), keepdims=True)
+    return _blend(mean, pixels, amount)
+
+
+def _posterize(pixels, _):
+    step = 2.0 ** round(4 * RANDAUGMENT_MAGNITUDE)
+    return tf.floor(pixels / step) * step
+
+
+def _solarize(pixels, _):
+    return tf.where(pixels >= 256 * (1 - RANDAUGMENT_MAGNITUDE), 255.0 - pixels, pixels)
+
+
+def _autocontrast(pixels, _):
+    low = tf.reduce_min(pixels, axis=(1, 2), keepdims=True)
+    high = tf.reduce_max(pixels, axis=(1, 2), keepdims=True)
+    return tf.where(high > low, tf.math.divide_no_nan(pixels - low, high - low) * 255.0, pixels)
+
+
+_COLOUR_OPERATIONS = {
+    "brightness": lambda pixels, amount: pixels * amount,
+    "contrast": _contrast,
+    "saturation": lambda pixels, amount: _blend(_grey(pixels), pixels, amount),
+    "posterize": _posterize,
+    "solarize": _solarize,
+    "autocontrast": _autocontrast,
+}
+
+
+def _affine(choices, strength, image_size):
+    """Return ``(batch_size, 3, 3)`` matrices about the image's centre, identity for colours."""
+    height, width = image_size
+    amount = {name: tf.where(choices == place, strength, 0.0)
+              for place, name in enumerate(GEOMETRIC)}  # fmt: skip
+    angle = amount["rotate"] * math.radians(30)
+    across, down = amount["translate_x"] * 0.3 * width, amount["translate_y"] * 0.3 * height
+    shear_x, shear_y = amount["shear_x"] * 0.3, amount["shear_y"] * 0.3
+    zero, one = tf.zeros_like(angle), tf.ones_like(angle)
+    # Of these at most one is not zero in an image, so that adding them composes them.
+    rows = (
+        (tf.cos(angle), shear_x - tf.sin(angle), across),
+        (shear_y + tf.sin(angle), tf.cos(angle), down),
+        (zero, zero, one),
+    )
+    return tf.stack([tf.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _transform(pixels, matrix):
+    height, width = pixels.shape[1:3]
+    x, y = (width - 1) / 2, (height - 1) / 2
+    to_centre = tf.constant([[1.0, 0.0, -x], [0.0, 1.0, -y], [0.0, 0.0, 1.0]])
+    back = tf.constant([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+    flat = tf.reshape(back @ matrix @ to_centre, (-1, 9))[:, :8]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=pixels,
+        transforms=flat,
+        output_shape=(height, width),
+        fill_value=float(MID_GREY),
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )

@@ -1,0 +1,175 @@
+"""The one decoder and the one resizer: training, evaluation and export share them.
+
+Everything here can be put into a graph, since an exported model decodes by the same functions.
+"""
+
+from kclassify import runtime
+
+runtime.prepare()
+
+import tensorflow as tf  # noqa: E402
+
+# Where an orientation is looked for: Exif blocks hold 64 KB at most and stand near the start.
+HEAD_BYTES = 1 << 17
+LUMA = (0.299, 0.587, 0.114)
+
+
+def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
+    """Decode a PNG, JPEG, BMP, GIF or WebP image.
+
+    Of an animation, the first frame is taken; transparency is dropped; 16 bits become 8; a JPEG
+    is turned upright as its Exif orientation says.
+
+    Args:
+        encoded: a scalar string, the bytes of the file.
+        channels: 1 for grey or 3 for colour, whatever the file has.
+
+    Returns:
+        uint8 ``(height, width, channels)``.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from kclassify.data.images import decode_image
+        >>> encoded = tf.io.encode_png(tf.zeros((4, 6, 1), "uint8"))
+        >>> tuple(decode_image(encoded, channels=3).shape)
+        (4, 6, 3)
+    """
+    encoded = tf.convert_to_tensor(encoded)
+    colour = tf.cond(
+        _is_transparent_webp(encoded),
+        lambda: tf.io.decode_image(encoded, channels=4, expand_animations=False)[..., :3],
+        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+    )
+    colour = tf.ensure_shape(colour, (None, None, 3))
+    upright = _turn(colour, exif_orientation(encoded))
+    return to_channels(upright, channels)
+
+
+def decode_file(path: tf.Tensor, *, image_size: tuple[int, int], channels: int) -> tf.Tensor:
+    """Read, decode and resize one file: uint8 ``(height, width, channels)``."""
+    image = decode_image(tf.io.read_file(path), channels=channels)
+    return tf.ensure_shape(resize_images(image[tf.newaxis], image_size)[0], (*image_size, channels))
+
+
+def resize_images(images: tf.Tensor, image_size: tuple[int, int]) -> tf.Tensor:
+    """Bring images to ``(height, width)``: bilinear, smoothed when shrunk, rounded.
+
+    Args:
+        images: uint8 ``(batch_size, any height, any width, channels)``.
+        image_size: ``(height, width)``; images that have it are returned as they are.
+
+    Returns:
+        uint8 ``(batch_size, height, width, channels)``.
+
+    Example:
+        >>> import numpy as np
+        >>> from kclassify.data.images import resize_images
+        >>> tuple(resize_images(np.zeros((2, 8, 8, 3), "uint8"), (4, 4)).shape)
+        (2, 4, 4, 3)
+    """
+    images = tf.convert_to_tensor(images)
+    if tuple(images.shape[1:3]) == tuple(image_size):
+        return images
+    return _as_uint8(tf.image.resize(images, image_size, method="bilinear", antialias=True))
+
+
+def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
+    """Make uint8 ``(..., height, width, 1, 3 or 4)`` images grey (1) or colour (3)."""
+    images = tf.convert_to_tensor(images)
+    if images.shape[-1] == 4:
+        images = images[..., :3]
+    if images.shape[-1] == channels:
+        return images
+    if channels == 3:
+        return tf.repeat(images, 3, axis=-1)
+    return _as_uint8(tf.reduce_sum(tf.cast(images, tf.float32) * LUMA, axis=-1, keepdims=True))
+
+
+def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the Exif orientation of a JPEG, 1 to 8; 1, upright, where there is none."""
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    return tf.cond(is_jpeg, lambda: _jpeg_orientation(_head(encoded)), lambda: _UPRIGHT)
+
+
+_UPRIGHT = 1
+
+
+def _as_uint8(images: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
+
+
+def _head(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the first bytes and a 0, which is what reading past the end finds."""
+    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEAD_BYTES), tf.uint8)
+    return tf.concat([tf.cast(head, tf.int64), [0]], axis=0)
+
+
+def _bytes(head: tf.Tensor, start: tf.Tensor, count: int) -> tf.Tensor:
+    positions = tf.cast(start, tf.int64)[..., tf.newaxis] + tf.range(count, dtype=tf.int64)
+    return tf.gather(head, tf.minimum(positions, tf.size(head, tf.int64) - 1))
+
+
+def _number(head: tf.Tensor, start: tf.Tensor, count: int, little: tf.Tensor) -> tf.Tensor:
+    digits = _bytes(head, start, count)
+    digits = tf.where(little, digits, digits[..., ::-1])
+    return tf.reduce_sum(digits * 256 ** tf.range(count, dtype=tf.int64), axis=-1)
+
+
+def _jpeg_orientation(head: tf.Tensor) -> tf.Tensor:
+    """Walk the JPEG's segments to its Exif block, and find tag 0x0112 in the first directory."""
+    big = tf.constant(False)
+
+    def is_exif(position: tf.Tensor) -> tf.Tensor:
+        found = _bytes(head, position + 4, 6) == tf.constant([*b"Exif\0\0"], tf.int64)
+        return (_bytes(head, position + 1, 1)[0] == 0xE1) & tf.reduce_all(found)
+
+    def goes_on(position: tf.Tensor) -> tf.Tensor:
+        first, marker = tf.unstack(_bytes(head, position, 2), num=2)
+        # 0xDA starts the pixels.
+        return (first == 0xFF) & (marker != 0xDA) & ~is_exif(position)
+
+    start = tf.while_loop(
+        goes_on,
+        lambda position: (position + 2 + _number(head, position + 2, 2, big),),
+        (tf.constant(2, tf.int64),),
+    )[0]
+    return tf.cond(is_exif(start), lambda: _tiff_orientation(head, start + 10), lambda: _UPRIGHT)
+
+
+def _tiff_orientation(head: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
+    little = _bytes(head, tiff, 1)[0] == 0x49
+    directory = tiff + _number(head, tiff + 4, 4, little)
+    entries = directory + 2 + 12 * tf.range(_number(head, directory, 2, little))
+    is_orientation = _number(head, entries, 2, little) == 0x0112
+    values = tf.where(is_orientation, _number(head, entries + 8, 2, little), 0)
+    value = tf.cast(tf.reduce_max(tf.concat([values, [0]], axis=0)), tf.int32)
+    return tf.where((value >= 1) & (value <= 8), value, _UPRIGHT)
+
+
+def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """Undo an Exif orientation: swap the axes (5 to 8), then mirror each axis where needed."""
+
+    def is_one_of(*values: int) -> tf.Tensor:
+        return tf.reduce_any(orientation == tf.constant(values))
+
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    image = tf.cond(is_one_of(2, 3, 6, 7), lambda: image[:, ::-1], lambda: image)
+    return tf.cond(is_one_of(3, 4, 7, 8), lambda: image[::-1], lambda: image)
+
+
+def _is_transparent_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """Tell a still WebP with an alpha channel, which TensorFlow decodes to four channels only.
+
+    An animated one must not be asked for four: TensorFlow 2.21 then corrupts its memory.
+    """
+    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 25), tf.uint8)
+    head = tf.concat([head, tf.zeros(25, tf.uint8)], axis=0)
+    container, kind = tf.strings.substr(encoded, 0, 4), _substring(encoded, 12, 4)
+    animated, alpha = head[20] & 0x02 > 0, head[20] & 0x10 > 0
+    extended = (kind == b"VP8X") & alpha & ~animated
+    lossless = (kind == b"VP8L") & (head[24] & 0x10 > 0)
+    return (container == b"RIFF") & (extended | lossless)
+
+
+def _substring(encoded: tf.Tensor, start: int, length: int) -> tf.Tensor:
+    return tf.strings.substr(tf.strings.join([encoded, " " * start]), start, length)

@@ -1,0 +1,184 @@
+"""tf.data pipelines in which (seed, step) decides everything: no state to save, none to restore."""
+
+import os
+
+from kclassify import runtime
+from kclassify.checks import InputError
+from kclassify.data.spec import Examples, FileImages
+
+runtime.prepare()
+
+import tensorflow as tf  # noqa: E402
+
+from kclassify.data.augmentation import AUGMENTATIONS, MIXING  # noqa: E402
+from kclassify.data.images import decode_file  # noqa: E402
+
+PARALLEL = max(2, os.cpu_count() or 1)
+# Batches that are made ahead of the step that uses them.
+AHEAD = 2
+
+
+def train_dataset(
+    examples: Examples,
+    *,
+    batch_size: int,
+    epochs: int,
+    seed: int,
+    augmentation: str,
+    num_classes: int | None = None,
+) -> tf.data.Dataset:
+    """Return all the batches of a training, one epoch after another.
+
+    Every epoch has its own order, a permutation keyed by ``(seed, epoch)``; the augmentation is
+    keyed by ``(seed, step)``. So a step's batch is the same however the run got there.
+
+    Args:
+        examples: the split.
+        batch_size: images a step; what is left at an epoch's end is left out of it.
+        epochs: how many.
+        seed: of the order and the augmentation.
+        augmentation: a name in `AUGMENTATIONS`.
+        num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
+
+    Returns:
+        A dataset of ``epochs * (len(examples) // batch_size)`` pairs: uint8 images
+        ``(batch_size, height, width, channels)`` and labels, int32 ``(batch_size,)`` or float32.
+
+    Example:
+        >>> import numpy as np
+        >>> from kclassify.data.pipeline import train_dataset
+        >>> from kclassify.data.spec import Examples
+        >>> images, ids = np.zeros((10, 8, 8, 3), "uint8"), np.arange(10).astype(str)
+        >>> examples = Examples(images, np.arange(10, dtype="int32"), ids)
+        >>> dataset = train_dataset(examples, batch_size=4, epochs=3, seed=0, augmentation="crop")
+        >>> int(dataset.cardinality())
+        6
+    """
+    if augmentation in MIXING and num_classes is None:
+        raise InputError(
+            f"`num_classes` must be given with an augmentation that mixes labels. "
+            f"Received: None with augmentation={augmentation!r}."
+        )
+    steps = len(examples) // batch_size
+    total = epochs * steps * batch_size
+    labels = _labels(examples, num_classes)
+
+    def indices(positions: tf.Tensor) -> tf.Tensor:
+        return _shuffled(positions, len(examples), steps * batch_size, seed)
+
+    if isinstance(examples.images, FileImages):
+        one = _file_reader(examples.images, labels)
+        batches = tf.data.Dataset.range(total).map(lambda position: one(indices(position)),
+            num_parallel_calls=PARALLEL).batch(batch_size, drop_remainder=True)  # fmt: skip
+    else:
+        many = _batch_reader(examples.images, labels)
+        within = tf.range(batch_size, dtype=tf.int64)
+        batches = tf.data.Dataset.range(epochs * steps).map(
+            lambda step: many(indices(step * batch_size + within)), num_parallel_calls=PARALLEL
+        )
+    augmented = batches.enumerate().map(_augmenter(augmentation, seed), PARALLEL)
+    return augmented.prefetch(AHEAD).with_options(plain_options())
+
+
+def eval_dataset(
+    examples: Examples, *, batch_size: int, num_classes: int | None = None
+) -> tf.data.Dataset:
+    """Return the examples once, in their order, unchanged; the last batch may be smaller.
+
+    Args:
+        examples: the split.
+        batch_size: images at a time.
+        num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
+    """
+    labels = _labels(examples, num_classes)
+    if isinstance(examples.images, FileImages):
+        one = _file_reader(examples.images, labels)
+        single = tf.data.Dataset.range(len(examples)).map(one, num_parallel_calls=PARALLEL)
+        batches = single.batch(batch_size)
+    else:
+        images = _on_host(examples.images)
+        starts = tf.data.Dataset.range(0, len(examples), batch_size)
+        batches = starts.map(
+            lambda start: (
+                images[start : start + batch_size],
+                labels[start : start + batch_size],
+            ),
+            num_parallel_calls=PARALLEL,
+        )
+    return batches.prefetch(AHEAD).with_options(plain_options())
+
+
+def file_dataset(images: FileImages) -> tf.data.Dataset:
+    """Return the images of files whose shape is chosen, one at a time, in their order."""
+    one = _file_reader(images, tf.zeros(len(images), tf.int32))
+    single = tf.data.Dataset.range(len(images)).map(
+        lambda index: one(index)[0], num_parallel_calls=PARALLEL
+    )
+    return single.prefetch(PARALLEL).with_options(plain_options())
+
+
+def to_device(dataset: tf.data.Dataset, device: str) -> tf.data.Dataset:
+    """Put batches onto `device`, such as ``"GPU:0"``, ahead of their use; must be the last step."""
+    if device == "CPU:0":
+        return dataset
+    prefetch = tf.data.experimental.prefetch_to_device(f"/device:{device}", buffer_size=AHEAD)
+    return dataset.apply(prefetch)
+
+
+def plain_options() -> tf.data.Options:
+    """Return the options of every pipeline: in order, and without autotune.
+
+    Autotune makes the end of every epoch wait for its own sleep, seconds at a time.
+    """
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    return options
+
+
+def _labels(examples: Examples, num_classes: int | None) -> tf.Tensor:
+    labels = _on_host(examples.labels)
+    return labels if num_classes is None or examples.soft else tf.one_hot(labels, num_classes)
+
+
+def _on_host(values: object) -> tf.Tensor:
+    with tf.device("CPU:0"):
+        return tf.convert_to_tensor(values)
+
+
+def _shuffled(positions: tf.Tensor, count: int, used: int, seed: int) -> tf.Tensor:
+    """Return which image each position of the run takes; an epoch uses `used` of `count`."""
+    epoch = tf.reshape(positions, (-1,))[0] // used
+    key = tf.cast(tf.stack([tf.constant(seed, tf.int64), epoch]), tf.uint32)
+    return tf.random.experimental.index_shuffle(
+        positions % used, seed=key, max_index=tf.constant(count - 1, tf.int64)
+    )
+
+
+def _batch_reader(images, labels):
+    images = _on_host(images)
+    return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
+
+
+def _file_reader(images: FileImages, labels):
+    paths, (height, width, channels) = _on_host(images.paths), images.input_shape
+
+    def read(index):
+        image = decode_file(paths[index], image_size=(height, width), channels=channels)
+        return image, labels[index]
+
+    return read
+
+
+def _augmenter(augmentation: str, seed: int):
+    changes = AUGMENTATIONS[augmentation]
+
+    def augment(step, batch):
+        images, labels = batch
+        key = tf.stack([tf.constant(seed, tf.int64), step])
+        for place, change in enumerate(changes):
+            own_key = tf.random.experimental.stateless_fold_in(key, place)
+            images, labels = change(images, labels, own_key)
+        return images, labels
+
+    return augment

@@ -1,0 +1,177 @@
+"""From a source as loaded to one that a model can take: three splits, one shape, in memory."""
+
+from dataclasses import replace
+
+import numpy as np
+from tqdm import tqdm
+
+from kclassify.checks import InputError, nearest, parse_bytes
+from kclassify.config import FitConfig
+from kclassify.data.spec import Examples, FileImages, Source
+from kclassify.data.splitting import split_source
+
+# Images of one size up to this keep it; others are brought to the default.
+LARGEST_KEPT = 96
+DEFAULT_SIZE = 64
+Shape = tuple[int, int, int]
+
+
+def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
+    """Return the source with all three splits, its images of one shape and in memory if they fit.
+
+    Images that need more than `config.memory_budget` stay files, decoded as they are used.
+
+    Raises:
+        InputError: the images cannot be split, or are fewer than `config.batch_size`.
+
+    Example:
+        >>> from kclassify import FitConfig
+        >>> from kclassify.data.sources import load_source, prepare
+        >>> source = prepare(load_source("digits", FitConfig()), FitConfig(), verbose=False)
+        >>> {split: len(examples) for split, examples in source.splits.items()}
+        {'train': 1457, 'validation': 161, 'test': 179}
+    """
+    splits = split_source(source, config)
+    _check_batch_size(len(splits["train"]), config)
+    shape = choose_shape(list(splits.values()), config)
+    shaped = {split: _shaped(examples, shape) for split, examples in splits.items()}
+    total = sum(len(examples) for examples in splits.values())
+    if _fits(total, shape, config):
+        shaped = {split: _in_memory(part, verbose=verbose) for split, part in shaped.items()}
+    return replace(source, splits=shaped)
+
+
+def as_trained(
+    source: Source, split: str, *, class_names: tuple[str, ...], input_shape: Shape
+) -> Examples:
+    """Return a split as a model takes it that was trained on other data.
+
+    Args:
+        source: as loaded.
+        split: one that it has.
+        class_names: of the model; those of the source must be among them.
+        input_shape: of the model, ``(height, width, channels)``.
+
+    Raises:
+        InputError: a class of the source is none of the model's.
+    """
+    for name in source.class_names:
+        if name not in class_names:
+            raise InputError(
+                f"`data` must have only classes that the model knows, {list(class_names)}. "
+                f"Received: {name!r}.{nearest(name, class_names)} Rename or remove the class."
+            )
+    examples = source.splits[split]
+    places = np.array([class_names.index(name) for name in source.class_names], np.int32)
+    labels = (
+        places[examples.labels] if not examples.soft else _spread(examples, places, class_names)
+    )
+    return _shaped(replace(examples, labels=labels), input_shape)
+
+
+def to_memory(examples: Examples, config: FitConfig, *, verbose: bool) -> Examples:
+    """Decode a split of files whose shape is chosen, if it fits `config.memory_budget`."""
+    images = examples.images
+    if isinstance(images, FileImages) and not _fits(len(images), images.input_shape, config):
+        return examples
+    return _in_memory(examples, verbose=verbose)
+
+
+def choose_size(own_size: tuple[int, int] | None, config: FitConfig) -> tuple[int, int]:
+    """Return the size to bring images to; `own_size` is the one that all have, if there is one."""
+    if config.image_size is not None:
+        return config.image_size, config.image_size
+    if own_size and max(own_size) <= LARGEST_KEPT:
+        return own_size
+    return DEFAULT_SIZE, DEFAULT_SIZE
+
+
+def choose_shape(parts: list[Examples], config: FitConfig) -> Shape:
+    """Return the ``(height, width, channels)`` to bring all the images to."""
+    sizes = {_own_size(part.images) for part in parts}
+    own_size = sizes.pop() if len(sizes) == 1 else None
+    if own_size and config.image_size is None and not isinstance(parts[0].images, FileImages):
+        height, width = own_size
+    else:
+        height, width = choose_size(own_size, config)
+    grey = all(_own_channels(part.images) == 1 for part in parts)
+    return height, width, config.channels or (1 if grey else 3)
+
+
+def _own_size(images: np.ndarray | FileImages) -> tuple[int, int] | None:
+    if isinstance(images, FileImages):
+        return images.image_size
+    return images.shape[1], images.shape[2]
+
+
+def _own_channels(images: np.ndarray | FileImages) -> int | None:
+    return images.channels if isinstance(images, FileImages) else images.shape[3]
+
+
+def _check_batch_size(images: int, config: FitConfig) -> None:
+    if config.batch_size > images:
+        raise InputError(
+            f"`batch_size` must be at most the number of training images, {images:,}. "
+            f"Received: batch_size={config.batch_size}. Lower it, or add images."
+        )
+
+
+def _fits(count: int, shape: Shape, config: FitConfig) -> bool:
+    return count * int(np.prod(shape)) <= parse_bytes("memory_budget", config.memory_budget)
+
+
+def _spread(examples: Examples, places: np.ndarray, class_names: tuple[str, ...]) -> np.ndarray:
+    labels = np.zeros((len(examples), len(class_names)), np.float32)
+    labels[:, places] = examples.labels
+    return labels
+
+
+def _shaped(examples: Examples, shape: Shape) -> Examples:
+    """Bring arrays to `shape`; of files, note it."""
+    height, width, channels = shape
+    if isinstance(examples.images, FileImages):
+        files = replace(examples.images, image_size=(height, width), channels=channels)
+        return replace(examples, images=files)
+    if examples.images.shape[1:] == shape:
+        return examples
+    return replace(examples, images=_converted(examples.images, shape))
+
+
+def _converted(images: np.ndarray, shape: Shape, *, at_once: int = 256) -> np.ndarray:
+    from kclassify.data.images import resize_images, to_channels
+
+    converted = np.empty((len(images), *shape), np.uint8)
+    for start in range(0, len(images), at_once):
+        some = to_channels(images[start : start + at_once], shape[2])
+        converted[start : start + at_once] = resize_images(some, shape[:2])
+    return converted
+
+
+def _in_memory(examples: Examples, *, verbose: bool) -> Examples:
+    if not isinstance(examples.images, FileImages):
+        return examples
+    return replace(examples, images=_decoded(examples.images, verbose=verbose))
+
+
+def _decoded(images: FileImages, *, verbose: bool) -> np.ndarray:
+    import tensorflow as tf
+
+    from kclassify.data.pipeline import file_dataset
+
+    decoded = np.empty((len(images), *images.input_shape), np.uint8)
+    done = 0
+    bar = tqdm(total=len(images), desc="decoding", unit="image", delay=1.5, disable=not verbose)
+    try:
+        for image in file_dataset(images).as_numpy_iterator():
+            decoded[done] = image
+            done += 1
+            bar.update()
+    except tf.errors.InvalidArgumentError as error:
+        # In order, so that the count says which file it was.
+        raise InputError(
+            f"`data` must have images that TensorFlow can decode. Received: "
+            f"{str(images.paths[done])!r}, which it cannot. Save it again, as PNG."
+        ) from error
+    finally:
+        bar.close()
+    return decoded

@@ -1,0 +1,91 @@
+"""A CSV file or DataFrame with the columns `path` and `label`, and perhaps `split`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kclassify.checks import InputError, listing, nearest
+from kclassify.config import FitConfig
+from kclassify.data.listed import ListedFile, source_of_files
+from kclassify.data.spec import SPLIT_NAMES, Source
+
+
+def load(reference: Any, config: FitConfig) -> Source:
+    """Load the images that a table lists, in its order.
+
+    Relative paths start at the CSV file's folder; a DataFrame's at the working folder. Labels are
+    names, or whole numbers that `config.class_names` names.
+
+    Raises:
+        InputError: a column or value is missing, a split is unknown, files are missing or
+            cannot be read.
+    """
+    root = Path() if isinstance(reference, pd.DataFrame) else Path(reference).parent
+    table = reference if isinstance(reference, pd.DataFrame) else _read(reference)
+    _check_columns(table)
+    _check_values(table)
+    splits = _splits(table)
+    paths = [os.path.join(root, path) for path in table["path"]]
+    _check_files(paths)
+    labels = table["label"].tolist()
+    if not pd.api.types.is_integer_dtype(table["label"]):
+        labels = [str(label) for label in labels]
+    rows = zip(paths, table["path"], splits, labels, strict=True)
+    files = [ListedFile(path, Path(id).as_posix(), split, label) for path, id, split, label in rows]
+    return source_of_files(files, config)
+
+
+def _read(path: str | os.PathLike[str]) -> pd.DataFrame:
+    try:
+        # Only an empty cell is a missing value: a class may well be called "None" or "NA".
+        return pd.read_csv(path, dtype={"path": str}, keep_default_na=False, na_values=[""])
+    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        raise InputError(
+            f"`data` must be a CSV file with a header and the columns path and label. "
+            f"Received: {str(path)!r} ({error}). Check the file."
+        ) from error
+
+
+def _check_columns(table: pd.DataFrame) -> None:
+    for column in ("path", "label"):
+        if column not in table.columns:
+            names = [str(name) for name in table.columns]
+            raise InputError(
+                f"`data` must have the columns path and label. Received: {names}, without "
+                f"{column!r}.{nearest(column, names)} Rename or add the column."
+            )
+
+
+def _check_values(table: pd.DataFrame) -> None:
+    if table.empty:
+        raise InputError("`data` must list images. Received: a table of no rows. Add some.")
+    for column in ("path", "label"):
+        missing = int(table[column].isna().sum())
+        if missing:
+            raise InputError(
+                f"`data` must have a {column} in every row. Received: {missing} rows without. "
+                "Fill or remove them."
+            )
+
+
+def _splits(table: pd.DataFrame) -> list[str]:
+    if "split" not in table.columns:
+        return ["train"] * len(table)
+    for name in table["split"].unique():
+        if name not in SPLIT_NAMES:
+            raise InputError(
+                f"`data` must have only 'train', 'validation' or 'test' in the column split. "
+                f"Received: {name!r}.{nearest(str(name), SPLIT_NAMES)} Mend the column."
+            )
+    return [SPLIT_NAMES[name] for name in table["split"]]
+
+
+def _check_files(paths: list[str]) -> None:
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise InputError(
+            f"`data` must list files that exist. Received: {len(missing)} of {len(paths)} that do "
+            f"not. Relative paths start at the CSV file's folder.\n{listing(missing)}"
+        )

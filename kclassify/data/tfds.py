@@ -1,0 +1,140 @@
+"""Any image-classification dataset of TensorFlow Datasets, by ``tfds:<name>``."""
+
+import os
+import re
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from kclassify.checks import InputError, nearest
+from kclassify.config import FitConfig
+from kclassify.data.spec import SPLIT_NAMES, Examples, Source
+
+PREFIX = "tfds:"
+
+
+def load(reference: str, config: FitConfig) -> Source:
+    """Load ``"tfds:<name>"``: its train, validation and test splits, downloaded when absent.
+
+    Images are read in the order of the files. Where they differ in size, or are larger than 96
+    pixels, they are brought to `config.image_size`, by default 64x64, as they are read.
+
+    Raises:
+        InputError: no such builder, no `image` and `label` in it, or the download failed.
+    """
+    name = reference.removeprefix(PREFIX)
+    builder = _builder(name, config)
+    features = _check_features(name, builder)
+    _download(name, builder)
+    splits = {
+        SPLIT_NAMES[split]: _read(builder, name, split, config)
+        for split in builder.info.splits
+        if split in SPLIT_NAMES
+    }
+    # Benchmarks that keep their test labels to themselves give -1.
+    labelled = {split: part for split, part in splits.items() if (part.labels >= 0).all()}
+    return Source(name, labelled, tuple(features["label"].names))
+
+
+def _builder(name: str, config: FitConfig) -> Any:
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    base = re.split("[/:]", name)[0]
+    if base not in known:
+        raise InputError(
+            f"`data` must be 'tfds:' and the name of a TFDS dataset. Received: {name!r}."
+            f"{nearest(base, known)} `tfds.list_builders()` lists them."
+        )
+    data_dir = config.data_dir or os.environ.get("TFDS_DATA_DIR")
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, tfds.core.DatasetNotFoundError) as error:
+        raise InputError(
+            f"`data` must be a configuration and version that TFDS has. Received: {name!r} "
+            f"({str(error).splitlines()[0]}). Leave them out, or correct them."
+        ) from error
+
+
+def _check_features(name: str, builder: Any) -> Any:
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    wanted = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    found = dict(features) if isinstance(features, tfds.features.FeaturesDict) else {}
+    if not all(isinstance(found.get(key), kind) for key, kind in wanted.items()):
+        raise InputError(
+            f"`data` must be a dataset of images, each with a class in 'label'. Received: "
+            f"{name!r}, with the features {sorted(found)}. Choose an image-classification dataset."
+        )
+    return features
+
+
+def _download(name: str, builder: Any) -> None:
+    import tensorflow_datasets as tfds
+
+    errors = (
+        OSError,
+        tfds.core.download.DownloadError,
+        tfds.core.download.NonMatchingChecksumError,
+    )
+    try:
+        builder.download_and_prepare()
+    except errors as error:
+        raise InputError(
+            f"`data` must be a dataset that is on this machine or can be downloaded. Received: "
+            f"{name!r}, which TFDS could not get ({_reason(error)}). Point at a local copy by "
+            f"`data_dir` or TFDS_DATA_DIR, or pass the path of a folder of images"
+            f"{' or of the official archive' if name == 'cifar10' else ''}."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
+    from kclassify.data.preparation import choose_size
+
+    height, width, channels = builder.info.features["image"].shape
+    own_size = (height, width) if height and width else None
+    image_size = choose_size(own_size, config)
+    channels = config.channels or (1 if channels == 1 else 3)
+    total = builder.info.splits[split].num_examples
+    images = np.empty((total, *image_size, channels), np.uint8)
+    labels = np.empty(total, np.int32)
+    batches = _batches(builder, split, image_size=image_size, channels=channels)
+    bar = tqdm(desc=f"reading {split}", total=total, unit="image", delay=1.5, disable=None)
+    done = 0
+    for some_images, some_labels in batches.as_numpy_iterator():
+        images[done : done + len(some_labels)] = some_images
+        labels[done : done + len(some_labels)] = some_labels
+        done += len(some_labels)
+        bar.update(len(some_labels))
+    bar.close()
+    ids = np.array([f"{name}/{SPLIT_NAMES[split]}/{index}" for index in range(total)], np.str_)
+    return Examples(images, labels, ids)
+
+
+def _batches(builder: Any, split: str, *, image_size: tuple[int, int], channels: int) -> Any:
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from kclassify.data.images import decode_image, resize_images
+    from kclassify.data.pipeline import PARALLEL, plain_options
+
+    def decode(example: Any) -> Any:
+        image = decode_image(example["image"], channels=channels)
+        image = resize_images(image[tf.newaxis], image_size)[0]
+        return tf.ensure_shape(image, (*image_size, channels)), example["label"]
+
+    dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        # Bytes, so that they are decoded by the function that decodes everything else.
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
+    )
+    dataset = dataset.map(decode, num_parallel_calls=PARALLEL, deterministic=True)
+    return dataset.batch(256).prefetch(2).with_options(plain_options())

@@ -1,0 +1,108 @@
+import json
+import shutil
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.runs import Run
+
+
+@pytest.fixture
+def run(tiny_run, tmp_path):
+    """A copy of the tiny run that may be written into, without the data in memory."""
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    return Run(tmp_path / "run")
+
+
+def test_every_figure_comes_from_the_same_predictions(run, tiny_run):
+    found = kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
+    with np.load(run.predictions_file("test")) as stored:
+        predicted = stored["probabilities"].argmax(axis=1)
+        accuracy = np.mean(predicted == stored["labels"])
+        assert stored["ids"].tolist() == found.predictions["id"].tolist()
+    assert accuracy == found.metrics["accuracy"] == found.predictions["correct"].mean()
+    assert np.trace(found.confusion) / found.confusion.to_numpy().sum() == accuracy
+    assert found.per_class["support"].sum() == len(found.predictions) == 12
+    stored = json.loads(run.metrics_file.read_text())
+    assert stored["metrics"] == found.metrics
+    assert stored["weights_sha256"] == run.summary["weights_sha256"]
+    table = pd.read_csv(run.table_file("metrics"), index_col="metric")
+    assert table.loc["accuracy", "value"] == pytest.approx(accuracy)
+
+
+def test_the_probabilities_are_the_models(run, tiny_run):
+    kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
+    model = keras.saving.load_model(run.model_file, compile=False)
+    logits = model(tiny_run.source.splits["test"].images, training=False)
+    with np.load(run.predictions_file("test")) as stored:
+        np.testing.assert_allclose(stored["probabilities"], keras.ops.softmax(logits), atol=1e-6)
+
+
+def test_data_in_memory_must_be_given_again_in_another_process(run):
+    with pytest.raises(InputError, match=r"Pass data=\(images, labels\)"):
+        kclassify.evaluate(run, verbose=False)
+
+
+@pytest.mark.parametrize("form", ["integer", "text", "one_hot"])
+def test_given_data_is_read_in_the_runs_class_order(run, tiny_arrays, form):
+    images, labels = tiny_arrays
+    names = np.array(["dark", "grey", "light"])
+    some = labels > 0
+    given = {"integer": labels, "text": names[labels], "one_hot": np.eye(3)[labels]}[form]
+    found = kclassify.evaluate(run, data=(images[some], given[some]), verbose=False)
+    assert found.per_class["support"].tolist() == [0, 20, 20]
+    assert set(found.predictions["given"]) == {"grey", "light"}
+
+
+def test_given_data_with_a_class_that_the_run_does_not_know_is_refused(run, tiny_arrays):
+    images, labels = tiny_arrays
+    strange = np.array(["dark", "grey", "lihgt"])[labels]
+    with pytest.raises(InputError, match="lihgt"):
+        kclassify.evaluate(run, data=(images, strange), verbose=False)
+
+
+def test_given_images_of_another_size_are_resized(run, tiny_arrays):
+    images, labels = tiny_arrays
+    large = images.repeat(2, axis=1).repeat(2, axis=2)
+    found = kclassify.evaluate(run, data=(large, labels), verbose=False)
+    assert len(found.predictions) == 60
+
+
+def test_the_split_is_one_of_three(run):
+    with pytest.raises(InputError, match="Did you mean 'validation'"):
+        kclassify.evaluate(run, split="validaton")
+
+
+def test_another_model_in_the_folder_is_noticed(run, tiny_run):
+    model = keras.saving.load_model(run.model_file, compile=False)
+    model.set_weights([weight + 1 for weight in model.get_weights()])
+    model.save(run.model_file)
+    with pytest.raises(InputError, match="weights in model.keras are others"):
+        kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
+
+
+def test_a_truncated_model_is_one_sentence(run, tiny_run):
+    whole = run.model_file.read_bytes()
+    run.model_file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="cannot open"):
+        kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
+
+
+def test_the_worst_errors_are_the_surest_first(run, tiny_run, tiny_arrays):
+    images, labels = tiny_arrays
+    kclassify.evaluate(run, data=(images, (labels + 1) % 3), verbose=False)
+    with np.load(run.errors_file) as errors:
+        assert len(errors["ids"]) > 0
+        assert np.all(np.diff(errors["probability"]) <= 0)
+        assert np.all(errors["given"] != errors["predicted"])
+        assert errors["images"].shape[1:] == (8, 8, 3)
+
+
+def test_it_shows_itself_as_a_table(run, tiny_run):
+    shown = str(kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False))
+    assert "accuracy" in shown
+    assert "grey" in shown

@@ -1,0 +1,132 @@
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from kclassify import cli
+from kclassify.checks import VerificationError
+
+
+def run_cli(*arguments):
+    return cli.main([str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Class folders of twelve images each, and their path."""
+    rng = np.random.default_rng(0)
+    for label in ("dark", "light"):
+        place = tmp_path / "images" / label
+        place.mkdir(parents=True)
+        for n in range(12):
+            pixels = rng.integers(0, 100, (8, 8, 3)) + (120 if label == "light" else 0)
+            Image.fromarray(pixels.astype(np.uint8)).save(place / f"{n}.png")
+    return tmp_path / "images"
+
+
+SMALL = ("--filters", 4, "--depth", 1, "--epochs", 1, "--batch-size", 4, "--run-dir", "r")
+
+
+def test_the_whole_way_from_a_folder(folder, capsys):
+    assert run_cli("fit", folder, *SMALL, "--learning-rate", "0.01") == 0
+    assert "next: kclassify evaluate r" in capsys.readouterr().out
+    assert run_cli("evaluate", "r") == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert run_cli("report", "r") == 0
+    assert "report.html" in capsys.readouterr().out
+    assert run_cli("export", "r") == 0
+    assert run_cli("predict", "r/export/1", folder / "dark", "--csv", "out.csv") == 0
+    table = pd.read_csv("out.csv")
+    assert len(table) == 12
+    assert set(table["label"]) <= {"dark", "light"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fti", "digits"), "invalid choice"),
+        (("fit", "digts"), "Did you mean 'digits'"),
+        (("fit", "digits", "--epoch", "3"), "Did you mean '--epochs'"),
+        (("fit", "digits", "--epochs", "0"), "`epochs`"),
+        (("fit", "digits", "--epochs", "many"), "`epochs`"),
+        (("fit", "digits", "--learning-rate", "-1"), "`learning_rate`"),
+        (("fit", "digits", "--preset", "tutrial"), "Did you mean 'tutorial'"),
+        (("fit", "digits", "--model", "resnt"), "Did you mean 'resnet'"),
+        (("fit", "digits", "--dept", "3"), "Did you mean '--depth'"),
+        (("fit", "digits", "--batch-size", "5000"), "`batch_size`"),
+        (("fit", "no/such/folder"), "no/such/folder"),
+        (("fit",), "data"),
+        (("evaluate", "nothing-here"), "no folder"),
+        (("evaluate", "nothing-here", "--splt", "test"), "Did you mean '--split'"),
+        (("report", "nothing-here"), "no folder"),
+        (("export", "nothing-here"), "no folder"),
+        (("predict", "nothing-here", "x.png"), "nothing-here"),
+        (("info", "--all"), "options that it has"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, capsys, tmp_path):
+    assert run_cli(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("kclassify: error: ")
+    assert message in shown
+    assert "Traceback" not in shown
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_verification_is_exit_code_1(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise VerificationError("class ids differ")
+
+    monkeypatch.setattr("kclassify.export.saved_model.export", fail)
+    assert run_cli("export", "r") == 1
+    assert "class ids differ" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_exit_code_130(monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kclassify.runtime.environment", interrupt)
+    assert run_cli("info") == 130
+
+
+@pytest.mark.parametrize("verb", ["datasets", "models", "presets", "info"])
+def test_the_lists_print(verb, capsys):
+    assert run_cli(verb) == 0
+    shown = capsys.readouterr().out
+    expected = {"datasets": "cifar10", "models": "62,006", "presets": "tutorial", "info": "keras"}
+    assert expected[verb] in shown
+
+
+@pytest.mark.parametrize("verb", ["", *cli.VERBS])
+def test_help_is_there_for_every_verb(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run_cli(*([verb] if verb else []), "--help")
+    assert stop.value.code == 0
+    assert "usage: kclassify" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import kclassify; dir(kclassify)",
+        "from kclassify.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "from kclassify.cli import main\ntry: main(['fit', '--help'])\nexcept SystemExit: pass",
+    ],
+)
+def test_neither_import_nor_help_loads_tensorflow(code):
+    heavy = "{'tensorflow', 'keras', 'pandas', 'sklearn', 'matplotlib'} & set(sys.modules)"
+    code = f"import sys\n{code}\nassert not {heavy}, {heavy}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_python_dash_m_works():
+    done = subprocess.run(
+        [sys.executable, "-m", "kclassify", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("kclassify 0.")

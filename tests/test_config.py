@@ -1,0 +1,100 @@
+import json
+from typing import get_args
+
+import pytest
+
+from kclassify import config as config_module
+from kclassify.checks import InputError
+from kclassify.config import FitConfig, resolve
+from kclassify.presets import PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_resolves_and_survives_json(preset):
+    config = resolve(preset, {})
+    assert FitConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("epochs", 1.5),
+        ("epochs", True),
+        ("batch_size", 0),
+        ("learning_rate", -0.1),
+        ("learning_rate", float("nan")),
+        ("learning_rate", "fast"),
+        ("weight_decay", -1),
+        ("label_smoothing", 1.0),
+        ("ema", 1.0),
+        ("warmup", -0.1),
+        ("gradient_clip", 0),
+        ("weight_clip", -1),
+        ("early_stopping", 0),
+        ("seed", -1),
+        ("image_size", 2),
+        ("channels", 2),
+        ("validation_fraction", 0.5),
+        ("memory_budget", "lots"),
+        ("class_weights", "balance"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_and_itself(field, value):
+    with pytest.raises(InputError) as error:
+        FitConfig(**{field: value})
+    assert f"`{field}`" in str(error.value)
+    assert f"{field}={value!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "meant"),
+    [
+        ("model", "resnt", "resnet"),
+        ("optimizer", "adm", "adam"),
+        ("schedule", "cosin", "cosine"),
+        ("augmentation", "cutot", "cutout"),
+        ("loss", "crossentropy", "cross_entropy"),
+    ],
+)
+def test_a_misspelt_choice_names_the_nearest(field, value, meant):
+    with pytest.raises(InputError, match=f"Did you mean {meant!r}"):
+        FitConfig(**{field: value})
+
+
+def test_resolve_hands_the_models_own_arguments_on():
+    assert resolve("fast", {"model": "resnet", "depth": 20}).model_args == {"depth": 20}
+
+
+def test_resolve_drops_the_presets_arguments_for_another_model():
+    assert resolve("digits", {"model": "lenet"}).model_args == {}
+    assert resolve("digits", {"filters": 8}).model_args == {"filters": 8, "depth": 2}
+
+
+def test_a_misspelt_option_names_the_nearest():
+    with pytest.raises(InputError, match="Did you mean 'epochs'"):
+        resolve("fast", {"epoch": 3})
+    with pytest.raises(InputError, match="Did you mean 'fast'"):
+        resolve("fats", {})
+
+
+@pytest.mark.parametrize(
+    ("names", "registry"),
+    [
+        ("Optimizer", "kclassify.training.optimizers:OPTIMIZERS"),
+        ("Schedule", "kclassify.training.schedules:SHAPES"),
+        ("Loss", "kclassify.training.losses:LOSSES"),
+        ("Augmentation", "kclassify.data.augmentation:AUGMENTATIONS"),
+    ],
+)
+def test_the_names_that_config_takes_are_those_that_exist(names, registry):
+    from importlib import import_module
+
+    module, name = registry.split(":")
+    assert set(get_args(getattr(config_module, names))) == set(getattr(import_module(module), name))
+
+
+def test_every_field_has_a_line_of_help():
+    from dataclasses import fields
+
+    assert all(item.metadata["help"] for item in fields(FitConfig))

@@ -1,0 +1,243 @@
+import json
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+import kclassify
+from kclassify.checks import DivergedError, InputError
+from kclassify.config import FitConfig
+from kclassify.models.weights import weights_hash
+from kclassify.training.callbacks import BestWeights, StopOnNaN
+from kclassify.training.fit import _manifest
+
+
+def test_the_run_folder_is_whole(tiny_run):
+    assert tiny_run.complete
+    history = tiny_run.history
+    assert list(history["epoch"]) == [1, 2, 3]
+    assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= set(history)
+    assert (history["images_per_second"] > 0).all()
+    assert tiny_run.config["class_names"] == ["dark", "grey", "light"]
+    assert tiny_run.config["sizes"] == {"train": 36, "validation": 12, "test": 12}
+    with np.load(tiny_run.samples_file) as samples:
+        assert samples["images"].dtype == np.uint8
+        assert len(samples["images"]) == len(samples["ids"]) == 48
+    leftovers = [path for path in tiny_run.path.rglob(".*")]
+    assert leftovers == []
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(tiny_arrays, tiny_options):
+    seen = {}
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch + 1] = (logs["val_accuracy"], -logs["val_loss"], weights_hash(self.model))
+
+    run = kclassify.fit(
+        tiny_arrays, run_dir="r", callbacks=[Spy()], **{**tiny_options, "epochs": 4}
+    )
+    best = max(seen, key=lambda epoch: seen[epoch][:2])
+    saved = keras.saving.load_model(run.model_file, compile=False)
+    assert run.summary["best_epoch"] == best
+    assert weights_hash(saved) == run.summary["weights_sha256"] == seen[best][2]
+
+
+def test_best_weights_are_put_back_when_later_epochs_are_worse(tiny_run, tmp_path):
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    best = BestWeights(kclassify.Run(tmp_path), patience=2)
+    best.set_model(model)
+    for epoch, accuracy in enumerate((0.5, 0.9, 0.7, 0.8)):
+        model.set_weights([np.full((2, 1), float(epoch)), np.zeros(1)])
+        best.on_epoch_end(epoch, {"loss": 1.0, "val_loss": 1.0, "val_accuracy": accuracy})
+    best.on_train_end()
+    assert best.best_epoch == 2
+    assert best.stopped == "early_stopping"
+    assert model.stop_training
+    assert model.get_weights()[0].tolist() == [[1.0], [1.0]]
+    model.load_weights(best.run.best_weights_file)
+    assert model.get_weights()[0].tolist() == [[1.0], [1.0]]
+
+
+def test_an_epoch_whose_loss_is_no_number_is_never_the_best(tmp_path):
+    best = BestWeights(kclassify.Run(tmp_path), patience=None)
+    best.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    best.on_epoch_end(0, {"loss": float("nan"), "val_loss": 1.0, "val_accuracy": 0.9})
+    assert best.best_epoch is None
+
+
+def test_a_loss_that_is_nan_stops_the_fit_with_advice(tiny_arrays, tiny_options):
+    options = {**tiny_options, "epochs": 50, "optimizer": "sgd", "normalization": "none"}
+    with pytest.raises(DivergedError, match="tenth of the learning rate") as error:
+        kclassify.fit(tiny_arrays, run_dir="r", learning_rate=1e20, **options)
+    assert "no model" in str(error.value)
+    assert not kclassify.Run.open.__self__(pathlike("r")).complete
+
+
+def pathlike(name):
+    from pathlib import Path
+
+    return Path(name)
+
+
+def test_nan_after_a_good_epoch_keeps_the_good_weights(tiny_arrays, tiny_options):
+    class Poison(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                kernel = self.model.trainable_variables[0]
+                kernel.assign(np.full(kernel.shape, np.nan))
+
+    with pytest.raises(DivergedError, match="weights of epoch 1 are kept"):
+        kclassify.fit(
+            tiny_arrays, run_dir="r", callbacks=[Poison()], **{**tiny_options, "epochs": 3}
+        )
+    run = kclassify.Run.open("r")
+    assert run.summary["stopped"] == "nan"
+    model = keras.saving.load_model(run.model_file, compile=False)
+    assert all(np.isfinite(weight).all() for weight in model.get_weights())
+    assert np.isfinite(kclassify.evaluate(run, verbose=False).metrics["loss"])
+
+
+def test_stop_on_nan_takes_infinity_too():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callback = StopOnNaN()
+    callback.set_model(model)
+    callback.on_train_batch_end(0, {"loss": float("inf")})
+    assert model.stop_training
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ema": 0.5},
+        {"augmentation": "mixup"},
+        {"augmentation": "cutmix", "class_weights": "balanced"},
+        {"augmentation": "randaugment", "loss": "focal"},
+        {"class_weights": {"light": 2.0}},
+        {"weight_clip": 0.1, "gradient_clip": 1.0},
+        {"optimizer": "muon", "schedule": "cosine"},
+        {"batch_size": 1},
+        {"deterministic": True},
+    ],
+    ids=str,
+)
+def test_options_train(tiny_arrays, tiny_options, options):
+    names = ("dark", "grey", "light")
+    run = kclassify.fit(
+        tiny_arrays, run_dir="r", class_names=names, **{**tiny_options, **options}
+    )
+    assert np.isfinite(run.history["loss"]).all()
+    if "weight_clip" in options:
+        model = keras.saving.load_model(run.model_file, compile=False)
+        kernels = [w for w in model.trainable_variables if "kernel" in w.name]
+        assert all(np.abs(w).max() <= 0.1 for w in kernels)
+
+
+def test_ema_keeps_the_averaged_weights(tiny_arrays, tiny_options):
+    runs = [
+        kclassify.fit(tiny_arrays, run_dir=f"r{ema}", ema=ema, **tiny_options)
+        for ema in (None, 0.9)
+    ]
+    plain, averaged = (run.summary["weights_sha256"] for run in runs)
+    assert plain != averaged
+
+
+def test_one_seed_gives_one_result(tiny_arrays, tiny_options):
+    hashes = [
+        kclassify.fit(tiny_arrays, run_dir=f"r{n}", seed=seed, **tiny_options).summary[
+            "weights_sha256"
+        ]
+        for n, seed in enumerate((1, 1, 2))
+    ]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_model_keras_opens_in_plain_keras_without_kclassify(tiny_run):
+    code = (
+        "import sys, keras; model = keras.saving.load_model(sys.argv[1], safe_mode=True); "
+        "assert not any(name.startswith('kclassify') for name in sys.modules); "
+        "print(model.output_shape)"
+    )
+    command = [sys.executable, "-I", "-c", code, str(tiny_run.model_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("(None, 3)")
+
+
+def test_early_stopping_ends_the_fit(tiny_arrays, tiny_options):
+    # The rate is so small that no epoch is better than the first ones.
+    options = {**tiny_options, "epochs": 30, "early_stopping": 1, "learning_rate": 1e-12}
+    options |= {"normalization": "none"}
+    run = kclassify.fit(tiny_arrays, run_dir="r", **options)
+    assert run.summary["stopped"] == "early_stopping"
+    assert run.summary["epochs_trained"] < 30
+
+
+def test_verbose_prints_the_plan_and_an_eta(tiny_arrays, tiny_options, capsys):
+    kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "verbose": True})
+    shown = capsys.readouterr()
+    assert "36 train, 12 validation, 12 test" in shown.out
+    assert "MACs an image" in shown.out
+    assert "epoch 1/1" in shown.out + shown.err
+    assert "step/s" in shown.err
+
+
+def test_tensorboard_writes_logs(tiny_arrays, tiny_options):
+    pytest.importorskip("tensorboard")
+    run = kclassify.fit(tiny_arrays, run_dir="r", tensorboard=True, **tiny_options)
+    assert list((run.path / "tensorboard").rglob("events*"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 64}, "batch_size"),
+        ({"device": "gpu:7"}, "device"),
+        ({"model": "resnt"}, "Did you mean 'resnet'"),
+        ({"epoch": 3}, "Did you mean 'epochs'"),
+        ({"model": "resnet", "depth": 21, "filters": 4}, "depth"),
+        ({"class_weights": {"darc": 2.0}}, "Did you mean 'dark'"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_refused_before_anything_is_written(
+    tiny_arrays, tiny_options, options, message, tmp_path
+):
+    options = {**tiny_options, "class_names": ("dark", "grey", "light"), **options}
+    with pytest.raises(InputError, match=message):
+        kclassify.fit(tiny_arrays, run_dir="r", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_without_write_permission_is_refused(tiny_arrays, tiny_options, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match="not writable"):
+        kclassify.fit(tiny_arrays, run_dir="r", **tiny_options)
+
+
+def test_mixed_precision_is_refused_where_the_units_are_missing(
+    tiny_arrays, tiny_options, monkeypatch
+):
+    monkeypatch.setattr("kclassify.runtime.processor_flags", lambda: {"avx2"})
+    with pytest.raises(InputError, match="bfloat16 units"):
+        kclassify.fit(tiny_arrays, run_dir="r", mixed_precision=True, **tiny_options)
+
+
+def test_mixed_precision_trains_where_they_are_there(tiny_arrays, tiny_options, monkeypatch):
+    monkeypatch.setattr("kclassify.runtime.processor_flags", lambda: {"avx512_bf16"})
+    run = kclassify.fit(tiny_arrays, run_dir="r", mixed_precision=True, **tiny_options)
+    assert keras.config.dtype_policy().name == "float32"
+    model = keras.saving.load_model(run.model_file, compile=False)
+    assert {layer.dtype_policy.name for layer in model.layers} >= {"mixed_bfloat16"}
+    assert model.output.dtype == "float32"
+
+
+def test_the_manifest_holds_what_evaluate_needs_to_find_the_data(tiny_run):
+    config = FitConfig()
+    frame = pd.DataFrame({"path": [], "label": []})
+    assert _manifest("digits", "fast", config, tiny_run.source)["reference"] == "digits"
+    assert _manifest(frame, "fast", config, tiny_run.source)["reference"] is None
+    json.dumps(tiny_run.config)
