@@ -12,17 +12,17 @@ if TYPE_CHECKING:
     from kclassify.config import FitConfig
     from kclassify.data.datasets import Splits, make_datasets
     from kclassify.evaluation.evaluate import Evaluation, evaluate
-    from kclassify.export.classifier import Classifier, load
-    from kclassify.export.saved_model import export
     from kclassify.models.registry import build_model
-    from kclassify.report.report import report
+    from kclassify.reporting.report import report
     from kclassify.runs import Run
+    from kclassify.serving.classifier import Classifier, load
+    from kclassify.serving.saved_model import export
     from kclassify.training.fit import fit
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Classifier": "kclassify.export.classifier",
+    "Classifier": "kclassify.serving.classifier",
     "DivergedError": "kclassify.checks",
     "Evaluation": "kclassify.evaluation.evaluate",
     "FitConfig": "kclassify.config",
@@ -32,11 +32,11 @@ _HOME = {
     "VerificationError": "kclassify.checks",
     "build_model": "kclassify.models.registry",
     "evaluate": "kclassify.evaluation.evaluate",
-    "export": "kclassify.export.saved_model",
+    "export": "kclassify.serving.saved_model",
     "fit": "kclassify.training.fit",
-    "load": "kclassify.export.classifier",
+    "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
-    "report": "kclassify.report.report",
+    "report": "kclassify.reporting.report",
 }
 
 __all__ = [

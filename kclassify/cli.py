@@ -1,4 +1,4 @@
-"""The `kclassify` command: a verb parses, makes one library call, prints; there is no logic here."""
+"""The `kclassify` command: a verb parses, makes one library call and prints; no logic here."""
 
 import argparse
 import ast
@@ -42,9 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are `InputError`s that name the nearest option."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, allow_abbrev=False, **options)
-
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}. Run `{self.prog} --help`.")
 
@@ -61,12 +58,14 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _parser() -> tuple[_Parser, dict[str, _Parser]]:
-    parser = _Parser(prog="kclassify", description="Image classification on Keras 3.")
+    parser = _Parser(
+        prog="kclassify", allow_abbrev=False, description="Image classification on Keras 3."
+    )
     parser.add_argument("--version", action="version", version=f"kclassify {__version__}")
     subparsers = parser.add_subparsers(dest="verb_name", metavar="VERB", required=True)
     verbs = {}
     for name, (verb, help, add_options) in VERBS.items():
-        verbs[name] = subparsers.add_parser(name, help=help, description=help)
+        verbs[name] = subparsers.add_parser(name, help=help, description=help, allow_abbrev=False)
         verbs[name].set_defaults(verb=verb)
         add_options(verbs[name])
     return parser, verbs
@@ -74,6 +73,8 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _refuse(verb: _Parser, word: str) -> NoReturn:
     known = [name for action in verb._actions for name in action.option_strings]
+    if verb.prog == "kclassify fit":
+        known += [f"--{name.replace('_', '-')}" for name in _model_arguments()]
     option = word.split("=")[0]
     raise InputError(
         f"`{verb.prog}` must get options that it has. Received: {option!r}."
@@ -84,7 +85,7 @@ def _refuse(verb: _Parser, word: str) -> NoReturn:
 def _model_options(verb: _Parser, rest: list[str]) -> dict[str, Any]:
     """Return the model's own arguments: what is left of the form ``--name value``."""
     words = [part for word in rest for part in (word.split("=", 1) if "--" in word else [word])]
-    known = {name for model in MODELS.values() for name in model.arguments}
+    known = _model_arguments()
     found = {}
     while words:
         name = words.pop(0).removeprefix("--").replace("-", "_")
@@ -92,6 +93,10 @@ def _model_options(verb: _Parser, rest: list[str]) -> dict[str, Any]:
             _refuse(verb, f"--{name.replace('_', '-')}")
         found[name] = _literal(words.pop(0))
     return found
+
+
+def _model_arguments() -> set[str]:
+    return {name for model in MODELS.values() for name in model.arguments}
 
 
 def _literal(text: str) -> Any:
@@ -199,13 +204,13 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from kclassify.report.report import report
+    from kclassify.reporting.report import report
 
     print(report(options.run))
 
 
 def _export(options: argparse.Namespace) -> None:
-    from kclassify.export.saved_model import export
+    from kclassify.serving.saved_model import export
 
     formats = tuple(options.formats.split(","))
     path = export(options.run, formats=formats, version=options.number)
@@ -214,7 +219,7 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from kclassify.export.classifier import load
+    from kclassify.serving.classifier import load
 
     table = load(options.model).predict(options.images, top_k=options.top_k)
     if options.csv:

@@ -154,9 +154,7 @@ class Run:
         return found
 
 
-def new_run_path(
-    run_dir: str | os.PathLike[str] | None, *, name: str, config: "FitConfig"
-) -> Path:
+def new_run_path(run_dir: str | os.PathLike[str] | None, *, name: str, config: "FitConfig") -> Path:
     """Return the folder for a new run, or refuse one that is taken or cannot be written."""
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -164,8 +162,8 @@ def new_run_path(
     path = Path(run_dir)
     if path.exists():
         raise InputError(
-            f"`run_dir` must not exist yet. Received: {str(path)!r}, which {_taken_by(path, config)}. "
-            "Choose another name; nothing was written."
+            f"`run_dir` must not exist yet. Received: {str(path)!r}, which "
+            f"{_taken_by(path, config)}. Choose another name; nothing was written."
         )
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
@@ -188,17 +186,20 @@ def _taken_by(path: Path, config: "FitConfig") -> str:
 
 def _difference(run: Run, config: "FitConfig") -> str:
     there, here = run.config["config"], config.to_json()
-    names = [name for name in here if here[name] != there.get(name)]
-    differing = ", ".join(f"{name} {there.get(name)!r} instead of {here[name]!r}" for name in names)
-    return f"another configuration ({differing})" if names else "the same configuration"
+    differing = ", ".join(
+        f"{name} {there.get(name)!r} instead of {here[name]!r}"
+        for name in here
+        if here[name] != there.get(name)
+    )
+    return f"another configuration ({differing})" if differing else "the same configuration"
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it replaces `path`, else it is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: Keras and NumPy choose the format by it.
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    # The whole name stays last: Keras and NumPy choose the format by how it ends.
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield beside
         os.replace(beside, path)

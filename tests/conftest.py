@@ -46,4 +46,6 @@ def tiny_run(tmp_path_factory, tiny_arrays, tiny_options):
 
     path = tmp_path_factory.mktemp("runs") / "tiny"
     options = {**tiny_options, "epochs": 3}
-    return kclassify.fit(tiny_arrays, run_dir=path, class_names=("dark", "grey", "light"), **options)
+    return kclassify.fit(
+        tiny_arrays, run_dir=path, class_names=("dark", "grey", "light"), **options
+    )

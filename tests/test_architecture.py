@@ -14,8 +14,8 @@ LAYERS = [
     {"runs", "runtime"},
     {"models.registry"},
     {"config"},
-    {"data", "models", "report"},
-    {"evaluation", "training", "export"},
+    {"data", "models", "reporting"},
+    {"evaluation", "training", "serving"},
     {"cli"},
     {"__main__"},
 ]
@@ -66,18 +66,20 @@ def test_imports_point_one_way(path):
 
 @pytest.mark.parametrize("name", LIGHT_MODULES)
 def test_light_modules_load_nothing_heavy(name):
-    roots = {module.split(".")[0] for module in imports(PACKAGE / f"{name}.py", top_level_only=True)}
+    roots = {
+        module.split(".")[0] for module in imports(PACKAGE / f"{name}.py", top_level_only=True)
+    }
     assert not roots & (HEAVY | {"pandas", "sklearn", "matplotlib", "numpy"})
 
 
 def test_the_report_reads_files_alone():
-    for path in (PACKAGE / "report").glob("*.py"):
+    for path in (PACKAGE / "reporting").glob("*.py"):
         roots = {module.split(".")[0] for module in imports(path)}
         assert not roots & HEAVY, path
 
 
 def test_the_consumer_imports_no_training():
-    used = set(imports(PACKAGE / "export" / "classifier.py"))
+    used = set(imports(PACKAGE / "serving" / "classifier.py"))
     assert not [module for module in used if "training" in module]
 
 

@@ -81,7 +81,7 @@ def test_a_failed_verification_is_exit_code_1(monkeypatch, capsys):
     def fail(*_, **__):
         raise VerificationError("class ids differ")
 
-    monkeypatch.setattr("kclassify.export.saved_model.export", fail)
+    monkeypatch.setattr("kclassify.serving.saved_model.export", fail)
     assert run_cli("export", "r") == 1
     assert "class ids differ" in capsys.readouterr().err
 

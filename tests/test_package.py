@@ -31,9 +31,7 @@ def test_the_two_lists_of_names_agree():
 )
 def test_every_example_runs(name):
     module = import_module(kclassify._HOME[name])
-    examples = doctest.DocTestFinder(recurse=False).find(
-        getattr(module, name), name, globs={}
-    )
+    examples = doctest.DocTestFinder(recurse=False).find(getattr(module, name), name, globs={})
     assert examples
     assert examples[0].examples, f"{name} has no example"
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(examples[0])

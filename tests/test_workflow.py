@@ -29,9 +29,7 @@ def test_fit_evaluate_report_export_load_agree(tiny_arrays, tiny_options):
     path = kclassify.export(run)
     served = kclassify.load(path).predict(run.source.splits["test"].images)
     assert served["label"].tolist() == found.predictions["predicted"].tolist()
-    np.testing.assert_allclose(
-        served["probability"], found.predictions["probability"], atol=1e-5
-    )
+    np.testing.assert_allclose(served["probability"], found.predictions["probability"], atol=1e-5)
     Image.fromarray(images[0]).save("cat.png")
     for place in (path, run.path, run.model_file):
         row = kclassify.load(place).predict(["cat.png"]).iloc[0]
@@ -50,9 +48,7 @@ def test_digits_reach_the_accuracy_that_the_readme_states():
 @pytest.mark.realdata
 @needs_cifar10
 def test_the_exported_model_serves_exactly_what_was_evaluated_on_all_of_cifar10():
-    run = kclassify.fit(
-        "cifar10", run_dir="r", verbose=False, epochs=1, filters=8, batch_size=512
-    )
+    run = kclassify.fit("cifar10", run_dir="r", verbose=False, epochs=1, filters=8, batch_size=512)
     found = kclassify.evaluate(run, verbose=False)
     classifier = kclassify.load(kclassify.export(run))
     images = run.source.splits["test"].images
@@ -60,9 +56,7 @@ def test_the_exported_model_serves_exactly_what_was_evaluated_on_all_of_cifar10(
     assert len(first) == 10_000
     assert first["label"].tolist() == found.predictions["predicted"].tolist()
     assert first.equals(second)
-    np.testing.assert_allclose(
-        first["probability"], found.predictions["probability"], atol=1e-5
-    )
+    np.testing.assert_allclose(first["probability"], found.predictions["probability"], atol=1e-5)
 
 
 @pytest.mark.realdata

@@ -35,7 +35,7 @@ def crop(images, labels, seed):
     height, width = images.shape[1:3]
     down, across = max(1, height // 8), max(1, width // 8)
     padded = tf.pad(images, ((0, 0), (down, down), (across, across), (0, 0)), "REFLECT")
-    seeds = tf.random.split(seed)
+    seeds = tf.unstack(tf.random.split(seed), num=2)
     tops = _whole(tf.shape(images)[0], seeds[0], 2 * down + 1)
     lefts = _whole(tf.shape(images)[0], seeds[1], 2 * across + 1)
     rows = tops[:, tf.newaxis] + tf.range(height)
@@ -62,9 +62,10 @@ def mixup(images, labels, seed):
 
     The share is drawn for each image from Beta(0.2, 0.2); there once for the batch.
     """
-    seeds = tf.random.split(seed)
+    seeds = tf.unstack(tf.random.split(seed), num=2)
     shape = (tf.shape(images)[0],)
-    first, second = (tf.random.stateless_gamma(shape, key, MIXUP_ALPHA) for key in seeds)
+    first = tf.random.stateless_gamma(shape, seeds[0], MIXUP_ALPHA)
+    second = tf.random.stateless_gamma(shape, seeds[1], MIXUP_ALPHA)
     share = tf.math.divide_no_nan(first, first + second)
     pixels = tf.cast(images, tf.float32)
     blended = _blend(
@@ -80,7 +81,7 @@ def cutmix(images, labels, seed):
     label has the shares of the area that was in fact replaced.
     """
     height, width = images.shape[1:3]
-    seeds = tf.random.split(seed)
+    seeds = tf.unstack(tf.random.split(seed), num=2)
     root = tf.sqrt(1.0 - tf.random.stateless_uniform((tf.shape(images)[0],), seeds[0]))
     tall, wide = (tf.cast(tf.round(root * side), tf.int32) for side in (height, width))
     replaced = _boxes(images, seeds[1], tall, wide)
@@ -141,7 +142,7 @@ def _mix(labels, share):
 def _boxes(images, seed, tall, wide):
     """Return a mask ``(batch_size, height, width, 1)`` of a box a image, its centre anywhere."""
     height, width = images.shape[1:3]
-    seeds = tf.random.split(seed)
+    seeds = tf.unstack(tf.random.split(seed), num=2)
     rows = _interval(height, _whole(tf.shape(images)[0], seeds[0], height), tall)
     columns = _interval(width, _whole(tf.shape(images)[0], seeds[1], width), wide)
     return (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]

@@ -7,7 +7,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import check_choice
-from kclassify.config import FitConfig
+from kclassify.config import Augmentation, FitConfig
 from kclassify.data.sources import load_source, prepare
 from kclassify.data.spec import Source
 
@@ -60,7 +60,7 @@ def make_datasets(
     batch_size: int = 256,
     epochs: int = 1,
     seed: int = 0,
-    augmentation: str = "none",
+    augmentation: Augmentation = "none",
     **options: Any,
 ) -> Splits:
     """Return the pipelines that `fit` trains and validates on.

@@ -29,7 +29,7 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
         >>> from kclassify.data.sources import load_source, prepare
         >>> source = prepare(load_source("digits", FitConfig()), FitConfig(), verbose=False)
         >>> {split: len(examples) for split, examples in source.splits.items()}
-        {'train': 1457, 'validation': 161, 'test': 179}
+        {'train': 1458, 'validation': 160, 'test': 179}
     """
     splits = split_source(source, config)
     _check_batch_size(len(splits["train"]), config)

@@ -72,12 +72,12 @@ def _check_features(name: str, builder: Any) -> Any:
 
 
 def _download(name: str, builder: Any) -> None:
-    import tensorflow_datasets as tfds
+    from tensorflow_datasets.core import download
 
     errors = (
         OSError,
-        tfds.core.download.DownloadError,
-        tfds.core.download.NonMatchingChecksumError,
+        download.util.DownloadError,
+        download.download_manager.NonMatchingChecksumError,
     )
     try:
         builder.download_and_prepare()

@@ -9,17 +9,16 @@ import pandas as pd
 from kclassify import runtime
 from kclassify.checks import InputError, check_choice, check_number
 from kclassify.config import FitConfig
-from kclassify.data.sources import load_source, prepare
+from kclassify.data.preparation import as_trained, prepare, to_memory
+from kclassify.data.sources import load_source
 from kclassify.data.spec import SPLITS, Examples, Source
 from kclassify.runs import Run
 
 runtime.prepare()
 
-import keras  # noqa: E402
-
 from kclassify.evaluation import metrics  # noqa: E402
 from kclassify.evaluation.predictions import Predictions, predict, worst_errors  # noqa: E402
-from kclassify.models.weights import weights_hash  # noqa: E402
+from kclassify.models.saved import load_run_model  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -85,30 +84,13 @@ def evaluate(
     check_choice("split", split, SPLITS)
     check_number("batch_size", batch_size, expected="a whole number above 0", ok=batch_size > 0)
     run = Run.open(run)
-    model = load_model(run)
+    model = load_run_model(run)
     examples = _examples(run, split=split, data=data, verbose=verbose)
     class_names = tuple(run.config["class_names"])
     predictions = predict(model, examples, class_names, batch_size=batch_size, verbose=verbose)
     evaluation = _measure(predictions, split)
     _write(run, evaluation, predictions, examples)
     return evaluation
-
-
-def load_model(run: Run) -> keras.Model:
-    """Return the run's saved model, or say that it is not the one that `fit` saved."""
-    try:
-        model = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"`run` must hold a readable model. Received: {str(run.model_file)!r}, which Keras "
-            f"cannot open ({str(error).splitlines()[0]}). Train again."
-        ) from error
-    if weights_hash(model) != run.summary["weights_sha256"]:
-        raise InputError(
-            f"`run` must hold the model that its training saved. Received: {str(run)!r}, where "
-            "the weights in model.keras are others than summary.json names. Train again."
-        )
-    return model
 
 
 def _examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:

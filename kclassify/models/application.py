@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice
+from kclassify.checks import InputError, check_choice, check_number
 from kclassify.models.blocks import check_dropout, logits
 
 runtime.prepare()
@@ -107,7 +107,7 @@ def application(
     """
     check_choice("backbone", backbone, BACKBONES)
     check_choice("pooling", pooling, POOLINGS)
-    check_choice("trainable", trainable, (False, True))
+    check_number("trainable", trainable, expected="True or False", ok=isinstance(trainable, bool))
     check_dropout(dropout)
     family = FAMILIES[getattr(keras.applications, backbone).__module__.split(".")[-1]]
     _check_input_shape(input_shape, backbone, smallest=family.smallest)

@@ -15,7 +15,7 @@ from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare, reference, source_name
 from kclassify.data.spec import Source
 from kclassify.models.registry import build_model
-from kclassify.runs import Run, new_run_path
+from kclassify.runs import Run, new_run_path, replacing
 
 runtime.prepare()
 
@@ -201,9 +201,7 @@ def _datasets(session: _Session, source: Source) -> tuple[tf.data.Dataset, tf.da
         augmentation=config.augmentation,
         num_classes=num_classes,
     )
-    validation = eval_dataset(
-        source.splits["validation"], batch_size=256, num_classes=num_classes
-    )
+    validation = eval_dataset(source.splits["validation"], batch_size=256, num_classes=num_classes)
     return to_device(train, session.device), to_device(validation, session.device)
 
 
@@ -236,7 +234,8 @@ def _manifest(data: Any, preset: str, config: FitConfig, source: Source) -> dict
 
 def _samples(source: Source) -> dict[str, np.ndarray]:
     """Return images that an export can be verified with: validation's, then train's; not test's."""
-    picked = [source.splits[split].take(np.arange(SAMPLES)) for split in ("validation", "train")]
+    parts = (source.splits["validation"], source.splits["train"])
+    picked = [part.take(np.arange(min(SAMPLES, len(part)))) for part in parts]
     batches = [images.numpy() for part in picked for images, _ in eval_dataset(part, batch_size=64)]
     ids = np.concatenate([part.ids for part in picked])
     return {"images": np.concatenate(batches)[:SAMPLES], "ids": ids[:SAMPLES]}
@@ -263,10 +262,9 @@ def _save(
     run: Run, session: _Session, best: BestWeights, *, stopped: str | None, seconds: float
 ) -> None:
     # A new Model over the same layers: without the compiled state, which plain Keras cannot read.
-    model = keras.Model(session.model.inputs, session.model.outputs, name=session.model.name)
-    with_suffix = run.model_file.with_name(f".{os.getpid()}.keras")
-    model.save(with_suffix)
-    os.replace(with_suffix, run.model_file)
+    model = keras.Model(session.model.input, session.model.output, name=session.model.name)
+    with replacing(run.model_file) as beside:
+        model.save(beside)
     rows = run.history
     summary = {
         "best_epoch": best.best_epoch,

@@ -19,8 +19,9 @@ from keras import ops  # noqa: E402
 SHAPES: dict[str, Callable[[Any], Any]] = {
     "constant": ops.ones_like,
     # A tenth after one half, a hundredth after three quarters (He et al. 2016).
-    "step": lambda done: 10.0 ** -ops.cast((done >= 0.5), "float32")
-    * 10.0 ** -ops.cast((done >= 0.75), "float32"),
+    "step": lambda done: (
+        10.0 ** -ops.cast((done >= 0.5), "float32") * 10.0 ** -ops.cast((done >= 0.75), "float32")
+    ),
     "exponential": lambda done: 0.01**done,
     # Loshchilov and Hutter 2017, without restarts.
     "cosine": lambda done: 0.5 * (1.0 + ops.cos(math.pi * done)),

@@ -42,7 +42,11 @@ def pytorch_speed(images: int) -> float:
             super().__init__()
             self.conv1, self.conv2 = nn.Conv2d(3, 6, 5), nn.Conv2d(6, 16, 5)
             self.pool = nn.MaxPool2d(2, 2)
-            self.fc1, self.fc2, self.fc3 = nn.Linear(400, 120), nn.Linear(120, 84), nn.Linear(84, 10)
+            self.fc1, self.fc2, self.fc3 = (
+                nn.Linear(400, 120),
+                nn.Linear(120, 84),
+                nn.Linear(84, 10),
+            )
 
         def forward(self, x):
             x = self.pool(F.relu(self.conv1(x)))
@@ -91,7 +95,9 @@ def main() -> None:
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
-        print({"kclassify": kclassify_speed, "pytorch": pytorch_speed}[options.peer](options.images))
+        print(
+            {"kclassify": kclassify_speed, "pytorch": pytorch_speed}[options.peer](options.images)
+        )
         return
     speeds: dict[str, list[float]] = {peer: [] for peer in PEERS}
     for _ in range(options.repeats):

@@ -81,7 +81,7 @@ def test_another_model_in_the_folder_is_noticed(run, tiny_run):
     model = keras.saving.load_model(run.model_file, compile=False)
     model.set_weights([weight + 1 for weight in model.get_weights()])
     model.save(run.model_file)
-    with pytest.raises(InputError, match="weights in model.keras are others"):
+    with pytest.raises(InputError, match=r"weights in model\.keras are others"):
         kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
 
 

@@ -39,7 +39,9 @@ def test_weight_decay_leaves_biases_and_normalization_alone():
     optimizer.build(model.trainable_variables)
     before = [np.array(w) for w in model.trainable_variables]
     optimizer.apply([keras.ops.zeros_like(w) for w in model.trainable_variables])
-    shrunk = [not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)]
+    shrunk = [
+        not np.array_equal(a, b) for a, b in zip(before, model.trainable_variables, strict=True)
+    ]
     assert shrunk == ["kernel" in w.name for w in model.trainable_variables]
 
 
@@ -54,7 +56,8 @@ def test_gradient_clipping_bounds_the_step():
         ),
     )  # fmt: skip
     moved = sum(
-        np.sum((a - np.array(b)) ** 2) for a, b in zip(before, model.trainable_variables, strict=True)
+        np.sum((a - np.array(b)) ** 2)
+        for a, b in zip(before, model.trainable_variables, strict=True)
     )
     assert np.sqrt(moved) <= 1e-3 * 1.01
 

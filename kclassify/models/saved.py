@@ -1,0 +1,64 @@
+"""Opening a saved model as a classifier, or saying why it is none."""
+
+from pathlib import Path
+
+from kclassify import runtime
+from kclassify.checks import InputError
+from kclassify.models.weights import weights_hash
+from kclassify.runs import Run
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+
+def load_run_model(run: Run) -> keras.Model:
+    """Return the model of a run, and make sure that it is the one that its training saved.
+
+    Raises:
+        InputError: the file is damaged, or has other weights than the run's summary names.
+    """
+    model = load_keras_file(run.model_file)
+    if weights_hash(model) != run.summary["weights_sha256"]:
+        raise InputError(
+            f"`run` must hold the model that its training saved. Received: {str(run)!r}, where "
+            "the weights in model.keras are others than summary.json names. Train again."
+        )
+    return model
+
+
+def load_keras_file(path: Path) -> keras.Model:
+    """Return the model in a `.keras` file, with safe mode on: no code in the file is run.
+
+    Raises:
+        InputError: the file is damaged, or its model does not map uint8 images to logits.
+    """
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # Keras raises a dozen kinds, by which part of the file is damaged
+        reason = str(error).strip().partition("\n")[0]
+        raise InputError(
+            f"`path` must be a whole .keras file. Received: {str(path)!r}, which Keras cannot "
+            f"load ({type(error).__name__}: {reason}). Copy the file again, or train again."
+        ) from error
+    if not _classifies_images(model):
+        raise InputError(
+            "`path` must be a model of uint8 images (batch_size, height, width, channels) with "
+            f"logits (batch_size, num_classes), as `kclassify fit` writes it. "
+            f"Received: {str(path)!r}, another kind of model. Open it with keras.saving.load_model."
+        )
+    # A model of a list of one input answers with a list of one output; this one never does.
+    return keras.Model(model.inputs[0], model.outputs[0], name=model.name)
+
+
+def _classifies_images(model: keras.Model) -> bool:
+    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
+    if not inputs or not outputs or len(inputs) != 1 or len(outputs) != 1:
+        return False
+    known = None not in inputs[0].shape[1:]
+    return (
+        known
+        and inputs[0].dtype == "uint8"
+        and len(inputs[0].shape) == 4
+        and len(outputs[0].shape) == 2
+    )

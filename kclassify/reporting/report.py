@@ -1,0 +1,106 @@
+"""`report`: a run as one page for people, in HTML and in Markdown."""
+
+import base64
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from kclassify.reporting import wording
+from kclassify.reporting.figures import MOST_CELLS, confusion_figure, learning_curves
+from kclassify.reporting.settings import commands, settings
+from kclassify.reporting.tables import RunTables, read_tables
+from kclassify.runs import Run
+
+MOST_PIXELS = 256
+MOST_SKIPPED = 50
+
+
+def report(run: Run | str | os.PathLike[str]) -> Path:
+    """Write `report.html` and `report.md` into a run folder and return the path of the first.
+
+    The page needs nothing beside itself: no network, no JavaScript, no other file. It is made
+    from the files of the run alone, so TensorFlow is not imported. An older report is replaced.
+
+    Args:
+        run: a run that was evaluated, or the path of its folder.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        InputError: there is no such run, or it was not evaluated yet.
+
+    Example:
+        >>> import kclassify
+        >>> kclassify.report("saved_models/none")
+        Traceback (most recent call last):
+        ...
+        kclassify.checks.InputError: `run` must be a run folder, ...
+    """
+    run = Run.open(run)
+    page = _page(read_tables(run))
+    html = _environment(autoescape=True).get_template("page.html.jinja").render(page)
+    markdown = _environment(finalize=wording.escape_markdown).get_template("page.md.jinja")
+    run.write(run.report_file.with_suffix(".md"), _encodable(markdown.render(page)))
+    run.write(run.report_file, _encodable(html))
+    return run.report_file
+
+
+def _environment(**how: Any) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kclassify.reporting", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        **how,
+    )
+    for word in (wording.percent, wording.amount, wording.duration, wording.words, wording.setting):
+        environment.filters[word.__name__] = word
+    return environment
+
+
+def _page(tables: RunTables) -> dict[str, Any]:
+    few = len(tables.class_names) <= MOST_CELLS
+    return {
+        "run": tables,
+        "config": tables.manifest["config"],
+        "curves": learning_curves(tables.history, best_epoch=tables.summary["best_epoch"]),
+        "confusion": confusion_figure(tables.confusion, tables.class_names) if few else None,
+        "classes": _classes(tables),
+        "gallery": [(mistake, _png(mistake.image)) for mistake in tables.mistakes],
+        "settings": settings(tables.manifest["config"]),
+        "environment": _environment_rows(tables.environment),
+        "commands": commands(tables),
+        "most_skipped": MOST_SKIPPED,
+    }
+
+
+def _classes(tables: RunTables) -> list[dict[Any, Any]]:
+    table = tables.per_class[["precision", "recall", "f1", "support"]]
+    return table.assign(name=tables.class_names).to_dict("records")
+
+
+def _environment_rows(environment: dict[str, Any]) -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in environment.items():
+        rows += list(value.items()) if isinstance(value, dict) else [(wording.words(name), value)]
+    return rows
+
+
+def _png(image: np.ndarray) -> str:
+    """Return a data URI of an image `(height, width, channels)`, no larger than is looked at."""
+    picture = Image.fromarray(image.squeeze(-1) if image.shape[-1] == 1 else image)
+    picture.thumbnail((MOST_PIXELS, MOST_PIXELS))
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _encodable(text: str) -> str:
+    # A file name that is no UTF-8 reaches Python with lone surrogates in it.
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

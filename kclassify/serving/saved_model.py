@@ -1,0 +1,191 @@
+"""`export`: from a run to a numbered SavedModel that is known to serve what was evaluated."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kclassify import __version__, runtime
+from kclassify.checks import InputError, check_number
+from kclassify.runs import Run
+
+runtime.prepare()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.weights import weights_hash  # noqa: E402
+from kclassify.serving.formats import FORMATS, check_formats, probability_model  # noqa: E402
+from kclassify.serving.signatures import serving_functions  # noqa: E402
+from kclassify.serving.verify import verify  # noqa: E402
+
+METADATA = Path("assets.extra", "metadata.json")
+
+
+def export(
+    run: Run | str | os.PathLike[str],
+    *,
+    formats: str | Sequence[str] = ("saved_model",),
+    version: int | None = None,
+) -> Path:
+    """Write the run's model as ``export/<version>/`` in TF Serving's layout, and verify it.
+
+    The SavedModel takes uint8 images of any height and width (`serving_default`) or encoded
+    images (`serve_bytes`), and needs neither kclassify nor Keras. It is written beside its place,
+    loaded by a fresh process, and compared with the Keras model on up to 256 of the run's images;
+    only then does it get its number, which is when TF Serving sees it.
+
+    Args:
+        run: a run or its folder.
+        formats: ``"onnx"`` and ``"litert"`` are added in the same folder, as ``model.onnx`` and
+            ``model.tflite``; they take uint8 images of the model's own size and return
+            probabilities. ``"saved_model"`` is always written.
+        version: the number of the new folder; by default the highest one so far, plus 1.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: something about the arguments or the run; nothing was written.
+        VerificationError: what was written does not serve what was evaluated; it was removed.
+
+    Example:
+        >>> import kclassify
+        >>> run = kclassify.fit("digits", epochs=1, run_dir="my-run", verbose=False)
+        >>> kclassify.export(run).name
+        '1'
+    """
+    run = Run.open(run)
+    extra = check_formats(formats)
+    target = run.export_dir / str(_next_version(run, version))
+    samples = _samples(run)
+    model, class_names = load_run_model(run), tuple(run.config["class_names"])
+    with _appearing(target) as folder:
+        signatures = _write_saved_model(folder, model, class_names)
+        _write_json(folder / METADATA, _metadata(model, class_names, signatures))
+        for name in extra:
+            FORMATS[name].write(probability_model(model), folder / FORMATS[name].file)
+        record = verify(
+            folder, model, class_names, samples=samples, formats=["saved_model", *extra]
+        )
+        _write_json(folder / "verification.json", record)
+    return target
+
+
+def versions(folder: Path) -> list[int]:
+    """Return the numbers of the versions in an export folder, lowest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdecimal())
+
+
+def _next_version(run: Run, version: int | None) -> int:
+    taken = versions(run.export_dir)
+    if version is None:
+        return max(taken, default=0) + 1
+    whole = isinstance(version, int) and not isinstance(version, bool)
+    check_number("version", version, expected="a whole number above 0", ok=whole and version > 0)
+    if version in taken:
+        raise InputError(
+            f"`version` must be a number that is not taken. Received: version={version}, which "
+            f"{str(run.export_dir)!r} holds. Leave it out for {taken[-1] + 1}."
+        )
+    return version
+
+
+def _samples(run: Run) -> np.ndarray:
+    try:
+        with np.load(run.samples_file) as samples:
+            return samples["images"]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            "`run` must hold samples.npz, the images that an export is verified with. "
+            f"Received: {str(run)!r}, where it is missing or damaged. Train again."
+        ) from error
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """Yield a folder beside `target`; on success it is renamed to `target`, else removed."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    new_parent = not target.parent.exists()
+    try:
+        beside.mkdir(parents=True)
+        yield beside
+        _sync(beside)
+        os.rename(beside, target)
+    except PermissionError as error:
+        raise InputError(
+            f"`run` must be a folder that you may write to. Received: {str(target.parent)!r}, "
+            "which is not writable. Copy the run to another place."
+        ) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+        if new_parent and target.parent.exists() and not any(target.parent.iterdir()):
+            target.parent.rmdir()
+
+
+def _sync(folder: Path) -> None:
+    """Have the disk hold what `folder` holds: the rename must not outlive a crash alone."""
+    for path in [*folder.rglob("*"), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _write_saved_model(
+    folder: Path, model: keras.Model, class_names: Sequence[str]
+) -> dict[str, Any]:
+    serve_images, serve_bytes = serving_functions(model, class_names)
+    endpoints = {"serving_default": serve_images, "serve_bytes": serve_bytes}
+    # Keras's own export would call the model without training=False; see `serving_functions`.
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    signatures = {}
+    for name, function in endpoints.items():
+        signatures[name] = _describe(function.get_concrete_function())
+        archive.add_endpoint(name, function)
+    archive.write_out(folder, verbose=False)
+    return signatures
+
+
+def _describe(function: Any) -> dict[str, Any]:
+    inputs, outputs = function.structured_input_signature[0], function.structured_outputs
+    return {
+        "inputs": {spec.name: _spec(spec) for spec in inputs},
+        "outputs": {name: _spec(spec) for name, spec in outputs.items()},
+    }
+
+
+def _spec(spec: Any) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": spec.shape.as_list()}
+
+
+def _metadata(
+    model: keras.Model, class_names: Sequence[str], signatures: dict[str, Any]
+) -> dict[str, Any]:
+    height, width, channels = model.input_shape[1:]
+    return {
+        "class_names": list(class_names),
+        "input": {"dtype": "uint8", "image_size": [height, width], "channels": channels},
+        "signatures": signatures,
+        "versions": {
+            "kclassify": __version__,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+        },
+        "weights_sha256": weights_hash(model),
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")

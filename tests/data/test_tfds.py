@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import requests
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import download
+
+from kclassify.checks import InputError
+from kclassify.data import cifar10
+from kclassify.data.sources import load_source, source_name
+from kclassify.data.tfds import load
+
+
+class TinyShapes(tfds.core.GeneratorBasedBuilder):
+    """Images of several sizes; the pixels of each hold its index."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    IMAGE_SHAPE = (None, None, 3)
+    SPLITS = ("train", "valid", "test", "unlabelled")
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=self.IMAGE_SHAPE),
+            "label": tfds.features.ClassLabel(names=["round", "square"]),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {split: self._generate_examples(4) for split in self.SPLITS}
+
+    def _generate_examples(self, count=4):
+        height, width, channels = self.IMAGE_SHAPE
+        for index in range(count):
+            shape = (height or 8 + index, width or 10, channels)
+            yield index, {"image": np.full(shape, index, np.uint8), "label": index % 2}
+
+
+class TinyFixed(TinyShapes):
+    """All of one size, grey, with a train split only."""
+
+    IMAGE_SHAPE = (6, 8, 1)
+    SPLITS = ("train",)
+
+
+class TinyPlain(TinyShapes):
+    """Has no image."""
+
+    def _info(self):
+        features = tfds.features.FeaturesDict({"label": tfds.features.ClassLabel(num_classes=2)})
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+
+@pytest.fixture
+def local(config, tmp_path):
+    return config.replace(data_dir=str(tmp_path / "tfds"))
+
+
+@pytest.mark.filterwarnings("default")
+def test_images_of_several_sizes_are_resized(local):
+    source = load_source("tfds:tiny_shapes", local.replace(image_size=5))
+    assert list(source.splits) == ["train", "validation", "test"]
+    assert source.class_names == ("round", "square")
+    for name, part in source.splits.items():
+        assert part.images.shape == (4, 5, 5, 3)
+        assert part.ids.tolist() == [f"tiny_shapes/{name}/{index}" for index in range(4)]
+        assert np.array_equal(part.images[:, 0, 0, 0] % 2, part.labels)
+    again = load_source("tfds:tiny_shapes", local.replace(image_size=5))
+    assert np.array_equal(again.splits["train"].images, source.splits["train"].images)
+
+
+@pytest.mark.filterwarnings("default")
+def test_images_of_one_small_size_keep_it(local):
+    source = load_source("tfds:tiny_fixed", local)
+    assert source.input_shape == (6, 8, 1)
+    assert list(source.splits) == ["train"]
+    assert load("tfds:tiny_fixed", local.replace(channels=3)).input_shape == (6, 8, 3)
+
+
+def test_unknown_builder(local):
+    with pytest.raises(InputError, match=r"'mnits'\. Did you mean 'mnist'"):
+        load("tfds:mnits", local)
+
+
+def test_unknown_configuration(local):
+    with pytest.raises(InputError, match="configuration and version"):
+        load("tfds:tiny_shapes/none", local)
+
+
+def test_no_image(local):
+    with pytest.raises(InputError, match="dataset of images"):
+        load("tfds:tiny_plain", local)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.ConnectionError("no route"),
+        TimeoutError("late"),
+        download.util.DownloadError("503"),
+        download.download_manager.NonMatchingChecksumError("a url", "a file"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_network_failure_points_at_local_data(local, monkeypatch, error):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(InputError, match=r"`data_dir` or TFDS_DATA_DIR.*official archive"):
+        cifar10.load("cifar10", local)
+
+
+@pytest.mark.filterwarnings("default")
+def test_data_dir_may_come_from_the_environment(config, local, monkeypatch):
+    load("tfds:tiny_fixed", local)
+    monkeypatch.setenv("TFDS_DATA_DIR", local.data_dir)
+    monkeypatch.setattr(TinyFixed, "_generate_examples", None)
+    assert len(load("tfds:tiny_fixed", config).splits["train"]) == 4
+
+
+def test_name_is_fit_for_a_file():
+    assert source_name("tfds:patch_camelyon/small:1.0.0") == "patch_camelyon-small-1.0.0"

@@ -1,0 +1,69 @@
+import shlex
+
+import pytest
+
+from kclassify.cli import _parse
+from kclassify.config import FitConfig, resolve
+from kclassify.reporting.settings import commands, settings
+from kclassify.reporting.tables import read_tables
+
+
+def test_only_what_differs_is_marked():
+    found = settings(FitConfig(epochs=3, class_names=("a", "b")).to_json())
+    assert {item.name for item in found if item.changed} == {"epochs", "class_names"}
+    assert next(item for item in found if item.name == "epochs").default == 8
+
+
+def test_field_that_this_version_does_not_know_is_shown():
+    (found,) = settings({"mystery": 3})
+    assert (found.value, found.default, found.changed) == (3, None, True)
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "flags"),
+    [
+        ("fast", {}, []),
+        ("fast", {"epochs": 3, "deterministic": True}, ["--epochs", "3", "--deterministic"]),
+        ("digits", {}, []),
+        ("digits", {"filters": 64}, ["--filters", "64", "--depth", "2"]),
+        ("digits", {"model": "lenet"}, ["--model", "lenet"]),
+        ("fast", {"class_names": ("a", "b")}, ["--class-names", "a,b"]),
+        ("tutorial", {"optimizer": "adam"}, ["--optimizer", "adam"]),
+    ],
+)
+def test_command_has_what_the_preset_lacks(tmp_path, preset, options, flags, write_run):
+    config = resolve(preset, options).to_json()
+    run = write_run(tmp_path / "run", preset=preset, config=config)
+    words = shlex.split(commands(read_tables(run)).splitlines()[0])
+    assert words[:5] == ["kclassify", "fit", "cifar10", "--preset", preset]
+    assert words[5:-2] == flags
+    assert words[-2:] == ["--run-dir", f"{run}-again"]
+
+
+def test_command_quotes_what_a_shell_would_read(tmp_path, write_run):
+    run = write_run(tmp_path / "run", reference="my data; rm -rf $HOME")
+    assert "fit 'my data; rm -rf $HOME' --preset" in commands(read_tables(run))
+
+
+def test_data_in_memory_is_repeated_in_python(tmp_path, write_run):
+    run = write_run(tmp_path / "run", reference=None)
+    first = commands(read_tables(run)).splitlines()[0]
+    assert first.startswith("run = kclassify.fit(data, preset='fast', batch_size=64, run_dir=")
+
+
+def test_arguments_that_replace_the_presets_are_repeated_in_python(tmp_path, write_run):
+    config = resolve("digits", {"model_args": {"filters": 64}}).to_json()
+    run = write_run(tmp_path / "run", preset="digits", config=config)
+    first = commands(read_tables(run)).splitlines()[0]
+    assert first.startswith("run = kclassify.fit('cifar10', preset='digits', model_args={'filt")
+
+
+def test_command_line_reads_the_command_as_the_same_configuration(tmp_path, write_run):
+    changes = {"filters": 48, "ema": 0.99, "warmup": 0, "deterministic": True, "image_size": 24,
+               "class_weights": {"a b": 2.0}, "class_names": ("a b", "c")}  # fmt: skip
+    config = resolve("digits", changes)
+    run = write_run(tmp_path / "run", preset="digits", config=config.to_json())
+    words = shlex.split(commands(read_tables(run)).splitlines()[0])
+    # Parsed only: `main` would go on and train.
+    options = _parse(words[1:])
+    assert resolve(options.preset, options.config) == config
