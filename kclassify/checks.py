@@ -6,6 +6,7 @@ how to mend it.
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from numbers import Integral
 
 
 class InputError(ValueError):
@@ -39,6 +40,11 @@ def check_number(argument: str, value: object, *, expected: str, ok: bool) -> No
     """Raise `InputError` unless `ok`; `expected` says in words what would have been."""
     if not ok:
         raise InputError(f"`{argument}` must be {expected}. Received: {argument}={value!r}.")
+
+
+def is_whole(value: object, *, least: int) -> bool:
+    """Say whether `value` is an integer, NumPy's too, of at least `least`; a bool is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def listing(lines: list[str], *, most: int = 10) -> str:

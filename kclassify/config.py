@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
-from kclassify.checks import InputError, check_choice, check_number, nearest, parse_bytes
+from kclassify.checks import (
+    InputError,
+    check_choice,
+    check_number,
+    is_whole,
+    nearest,
+    parse_bytes,
+)
 from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
 
@@ -29,7 +36,7 @@ def option(default: Any, help: str, *, choices: object = None) -> Any:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """The configuration of a fit; the defaults are the preset ``"fast"``.
+    """The configuration of a fit; the presets list what they change of these defaults.
 
     A `FitConfig` checks itself when it is made, so one that exists is a valid one.
 
@@ -44,13 +51,13 @@ class FitConfig:
 
     model: str = option("convnet", "which network; `kclassify models` lists them")
     model_args: Mapping[str, Any] = option({}, "the network's own arguments, such as depth=20")
-    epochs: int = option(8, "passes over the training images")
+    epochs: int = option(11, "passes over the training images")
     batch_size: int = option(128, "images a step")
     optimizer: Optimizer = option("nesterov", "how weights are updated", choices=Optimizer)
     learning_rate: float = option(0.15, "its highest value; the schedule shapes it")
     schedule: Schedule = option("triangular", "the learning rate over time", choices=Schedule)
     warmup: float = option(0.2, "share of the steps in which the rate rises linearly from 0")
-    weight_decay: float = option(5e-4, "decoupled, on kernels only, times the learning rate")
+    weight_decay: float = option(2e-3, "decoupled, on kernels only, times the learning rate")
     loss: Loss = option("cross_entropy", "what is minimised", choices=Loss)
     label_smoothing: float = option(0.1, "share of the target spread evenly over the classes")
     class_weights: str | Mapping[str, float] | None = option(
@@ -139,15 +146,14 @@ def _number(value: object) -> float:
     return float(value) if usable else math.nan  # type: ignore[arg-type]
 
 
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _check_training_numbers(config: FitConfig) -> None:
     for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
         value = getattr(config, name)
         check_number(
-            name, value, expected=f"a whole number of at least {least}", ok=_whole(value, least)
+            name,
+            value,
+            expected=f"a whole number of at least {least}",
+            ok=is_whole(value, least=least),
         )
     for name in ("learning_rate", "gradient_clip", "weight_clip"):
         value = getattr(config, name)
@@ -164,7 +170,7 @@ def _check_training_numbers(config: FitConfig) -> None:
             ok = 0 <= _number(value) < 1
             check_number(name, value, expected="at least 0 and below 1", ok=ok)
     if config.early_stopping is not None:
-        ok = _whole(config.early_stopping, 1)
+        ok = is_whole(config.early_stopping, least=1)
         check_number("early_stopping", config.early_stopping, expected="a whole number", ok=ok)
     if isinstance(config.class_weights, str):
         check_choice("class_weights", config.class_weights, ["balanced"])
@@ -176,7 +182,7 @@ def _check_data_numbers(config: FitConfig) -> None:
         ok = 0 < _number(value) < 0.5
         check_number(name, value, expected="above 0 and below 0.5", ok=ok)
     if config.image_size is not None:
-        ok = _whole(config.image_size, 4) and config.image_size <= 4096
+        ok = is_whole(config.image_size, least=4) and config.image_size <= 4096
         check_number("image_size", config.image_size, expected="pixels from 4 to 4096", ok=ok)
     if config.channels not in (None, 1, 3):
         check_number("channels", config.channels, expected="1 or 3", ok=False)

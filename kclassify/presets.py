@@ -6,8 +6,8 @@ The measured result of each stands in the README's results table.
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The defaults themselves: about ten minutes of CIFAR-10 on two CPU cores.
-    "fast": {},
+    # Ten minutes of CIFAR-10 on two CPU cores.
+    "fast": {"model_args": {"filters": [32, 96, 192], "whitening": True}},
     # The recipe of PyTorch's CIFAR-10 tutorial, for comparison with what people start from.
     "tutorial": {
         "model": "lenet",

@@ -3,6 +3,9 @@
 import os
 import platform
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,7 +24,7 @@ PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "keras-tuner", "numpy"
 
 
 def prepare() -> None:
-    """Set what TensorFlow reads at import; call before it. Twice is the same as once."""
+    """Set what TensorFlow reads at import, and import it. Twice is the same as once."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if os.environ["KERAS_BACKEND"] != "tensorflow":
@@ -29,6 +32,37 @@ def prepare() -> None:
             "`KERAS_BACKEND` must be 'tensorflow'. "
             f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']!r}. Unset it."
         )
+    if "tensorflow" not in sys.modules:
+        _import_quietly()
+
+
+def _import_quietly() -> None:
+    """Import TensorFlow and look for devices, without the lines that it prints on every machine.
+
+    They come from native code before TF_CPP_MIN_LOG_LEVEL is heeded.
+    """
+    with _standard_error_held_back():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextmanager
+def _standard_error_held_back() -> Iterator[None]:
+    """Hold back what is written to standard error, by native code too; show it on an error."""
+    sys.stderr.flush()
+    original = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(original, held.read())
+            raise
+        finally:
+            os.dup2(original, 2)
+            os.close(original)
 
 
 def seed_everything(seed: int, *, deterministic: bool) -> None:

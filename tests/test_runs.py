@@ -17,7 +17,7 @@ def test_new_run_path_refuses_a_finished_run(tiny_run):
 def test_new_run_path_names_a_half_written_run_and_what_differs(tmp_path):
     run = Run(tmp_path / "half")
     run.write(run.config_file, {"config": FitConfig(epochs=3).to_json()})
-    with pytest.raises(InputError, match=r"half-written run .*epochs 3 instead of 8"):
+    with pytest.raises(InputError, match=r"half-written run .*epochs 3 instead of 11"):
         new_run_path(run.path, name="x", config=FitConfig())
     with pytest.raises(InputError, match="the same configuration"):
         new_run_path(run.path, name="x", config=FitConfig(epochs=3))

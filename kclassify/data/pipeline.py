@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.data.spec import Examples, FileImages
@@ -106,6 +108,17 @@ def eval_dataset(
             num_parallel_calls=PARALLEL,
         )
     return batches.prefetch(AHEAD).with_options(plain_options())
+
+
+def first_images(examples: Examples, count: int) -> np.ndarray:
+    """Return the first images of a split, at most `count`: uint8 arrays, decoded if need be."""
+    first = examples.take(np.arange(min(count, len(examples))))
+    if not isinstance(first.images, FileImages):
+        return first.images
+    batches = [images.numpy() for images, _ in eval_dataset(first, batch_size=64)]
+    return (
+        np.concatenate(batches) if batches else np.zeros((0, *first.images.input_shape), np.uint8)
+    )
 
 
 def file_dataset(images: FileImages) -> tf.data.Dataset:

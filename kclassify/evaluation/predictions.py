@@ -14,7 +14,7 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.pipeline import eval_dataset  # noqa: E402
+from kclassify.data.pipeline import eval_dataset, first_images  # noqa: E402
 from kclassify.evaluation.metrics import class_ids  # noqa: E402
 
 
@@ -93,15 +93,9 @@ def worst_errors(
     picked = wrong.index[:most].to_numpy()
     shown = table.loc[picked]
     return {
-        "images": _decoded(examples.take(picked)),
+        "images": first_images(examples.take(picked), most),
         "ids": shown["id"].to_numpy(dtype=np.str_),
         "given": shown["given"].to_numpy(dtype=np.str_),
         "predicted": shown["predicted"].to_numpy(dtype=np.str_),
         "probability": shown["probability"].to_numpy(dtype=np.float32),
     }
-
-
-def _decoded(examples: Examples) -> np.ndarray:
-    if len(examples) == 0:
-        return np.zeros((0, 1, 1, 1), np.uint8)
-    return np.concatenate([images for images, _ in eval_dataset(examples, batch_size=64)])

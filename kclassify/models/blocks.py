@@ -4,8 +4,7 @@ import math
 from dataclasses import dataclass
 
 from kclassify import runtime
-from kclassify.checks import check_choice, check_number
-from kclassify.models.registry import is_whole
+from kclassify.checks import check_choice, check_number, is_whole
 
 runtime.prepare()
 

@@ -1,5 +1,7 @@
 """A plain network of convolutions and poolings: the quickest to a good result on small images."""
 
+from collections.abc import Sequence
+
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.models.blocks import (
@@ -12,6 +14,7 @@ from kclassify.models.blocks import (
     logits,
     norm_act,
 )
+from kclassify.models.whitening import whitening_layer
 
 runtime.prepare()
 
@@ -22,8 +25,9 @@ def convnet(
     input_shape: tuple[int, int, int],
     num_classes: int,
     *,
-    filters: int = 32,
+    filters: int | Sequence[int] = 32,
     depth: int = 3,
+    whitening: bool = False,
     kernel_size: int = 3,
     activation: str = "relu",
     normalization: str = "batch",
@@ -31,7 +35,7 @@ def convnet(
     kernel_initializer: str = "he_normal",
     dense_units: int | None = None,
 ) -> keras.Model:
-    """Build `depth` stages of two convolutions, each stage twice as wide and half as large.
+    """Build stages of two convolutions, each twice as wide as the one before and half as large.
 
     The pooling stands straight after a stage's first convolution (as in Jordan 2024), so the
     second works on a quarter of the pixels.
@@ -39,8 +43,10 @@ def convnet(
     Args:
         input_shape: ``(height, width, channels)``.
         num_classes: how many logits.
-        filters: width of the first stage.
+        filters: width of the first stage; or the widths of all, and then `depth` is not used.
         depth: number of stages.
+        whitening: start with a frozen layer that `fit` computes from the training images; see
+            `set_whitening`. Where `fit` is not used, its weights stay random.
         kernel_size: height and width of every kernel.
         activation: of every hidden layer.
         normalization: ``"batch"``, ``"layer"``, ``"group"`` or ``"none"``.
@@ -60,23 +66,34 @@ def convnet(
         (None, 10)
     """
     style = Style(activation, normalization, kernel_initializer)
-    check_whole("filters", filters)
+    widths = _widths(filters, depth)
     check_whole("kernel_size", kernel_size)
     check_dropout(dropout)
     if dense_units is not None:
         check_whole("dense_units", dense_units)
-    _check_depth(depth, input_shape)
+    _check_depth(len(widths), input_shape)
     inputs, x = image_inputs(input_shape)
-    for stage in range(depth):
-        x = _stage(x, filters * 2**stage, style, kernel_size=kernel_size)
+    if whitening:
+        x = whitening_layer(input_shape[2])(x)
+    for width in widths:
+        x = _stage(x, width, style, kernel_size=kernel_size)
     x = keras.layers.GlobalMaxPooling2D()(x)
     if dense_units:
         x = _dense(x, dense_units, style)
     return keras.Model(inputs, logits(x, num_classes, dropout=dropout), name="convnet")
 
 
-def _check_depth(depth: int, input_shape: tuple[int, int, int]) -> None:
+def _widths(filters: int | Sequence[int], depth: int) -> list[int]:
     check_whole("depth", depth)
+    if isinstance(filters, list | tuple) and filters:
+        for width in filters:
+            check_whole("filters", width)
+        return list(filters)
+    check_whole("filters", filters)
+    return [filters * 2**stage for stage in range(depth)]
+
+
+def _check_depth(depth: int, input_shape: tuple[int, int, int]) -> None:
     deepest = (min(input_shape[:2]) - 1).bit_length()
     if depth > deepest:
         height, width, _ = input_shape
@@ -90,8 +107,9 @@ def _stage(
     x: keras.KerasTensor, filters: int, style: Style, *, kernel_size: int
 ) -> keras.KerasTensor:
     x = conv(x, filters, style, kernel_size=kernel_size)
-    # "same" keeps the last row and column of an odd size.
-    x = keras.layers.MaxPooling2D(2, padding="same")(x)
+    # "same" would keep the last row and column of an odd size, which only small ones need.
+    padding = "same" if min(x.shape[1:3]) < 4 else "valid"
+    x = keras.layers.MaxPooling2D(2, padding=padding)(x)
     return conv_norm_act(norm_act(x, style), filters, style, kernel_size=kernel_size)
 
 

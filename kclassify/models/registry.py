@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from kclassify.checks import InputError, check_choice, check_number, nearest
+from kclassify.checks import InputError, check_choice, check_number, is_whole, nearest
 
 if TYPE_CHECKING:
     import keras
@@ -38,6 +37,7 @@ MODELS: dict[str, Model] = {
         arguments=(
             "filters",
             "depth",
+            "whitening",
             "kernel_size",
             "activation",
             "normalization",
@@ -131,8 +131,3 @@ def _check_shapes(input_shape: object, num_classes: object) -> None:
         expected="a whole number of at least 2",
         ok=is_whole(num_classes, least=2),
     )
-
-
-def is_whole(value: object, *, least: int) -> bool:
-    """Say whether `value` is an integer, NumPy's too, of at least `least`; a bool is not."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

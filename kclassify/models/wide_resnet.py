@@ -1,7 +1,7 @@
 """Wide residual networks (Zagoruyko and Komodakis 2016)."""
 
 from kclassify import runtime
-from kclassify.checks import check_number
+from kclassify.checks import check_number, is_whole
 from kclassify.models.blocks import (
     Style,
     check_dropout,
@@ -11,7 +11,6 @@ from kclassify.models.blocks import (
     logits,
     norm_act,
 )
-from kclassify.models.registry import is_whole
 
 runtime.prepare()
 

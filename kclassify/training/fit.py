@@ -23,9 +23,10 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import MIXING  # noqa: E402
-from kclassify.data.pipeline import eval_dataset, to_device, train_dataset  # noqa: E402
+from kclassify.data.pipeline import eval_dataset, first_images, to_device, train_dataset  # noqa: E402
 from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
+from kclassify.models.whitening import set_whitening  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
     BestWeights,
     HistoryFile,
@@ -37,6 +38,7 @@ from kclassify.training.optimizers import build_optimizer, clip_kernels  # noqa:
 from kclassify.training.schedules import build_schedule  # noqa: E402
 
 SAMPLES = 256
+WHITENING_IMAGES = 5000
 # Below this many images a call into TensorFlow, the call costs more than the arithmetic.
 IMAGES_PER_EXECUTION = 128
 
@@ -125,6 +127,7 @@ def _build(source: Source, config: FitConfig) -> _Session:
                 num_classes=source.num_classes,
                 **config.model_args,
             )
+            set_whitening(model, first_images(source.splits["train"], WHITENING_IMAGES))
     finally:
         keras.config.set_dtype_policy(before)
     session = _Session(model, config, device, steps)
@@ -235,10 +238,9 @@ def _manifest(data: Any, preset: str, config: FitConfig, source: Source) -> dict
 def _samples(source: Source) -> dict[str, np.ndarray]:
     """Return images that an export can be verified with: validation's, then train's; not test's."""
     parts = (source.splits["validation"], source.splits["train"])
-    picked = [part.take(np.arange(min(SAMPLES, len(part)))) for part in parts]
-    batches = [images.numpy() for part in picked for images, _ in eval_dataset(part, batch_size=64)]
-    ids = np.concatenate([part.ids for part in picked])
-    return {"images": np.concatenate(batches)[:SAMPLES], "ids": ids[:SAMPLES]}
+    images = np.concatenate([first_images(part, SAMPLES) for part in parts])
+    ids = np.concatenate([part.ids[:SAMPLES] for part in parts])
+    return {"images": images[:SAMPLES], "ids": ids[:SAMPLES]}
 
 
 def _finish(

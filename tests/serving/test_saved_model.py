@@ -143,7 +143,7 @@ def test_other_weights_than_the_evaluated_ones_are_refused(own_run, model):
     other = keras.models.clone_model(model)
     other.trainable_weights[0].assign_add(other.trainable_weights[0] * 1e-3)
     other.save(own_run.model_file)
-    with pytest.raises(InputError, match="disagree"):
+    with pytest.raises(InputError, match="weights in model"):
         export(own_run)
     assert not own_run.export_dir.exists()
 
