@@ -6,6 +6,7 @@ how to mend it.
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from numbers import Integral
 
 
@@ -40,6 +41,17 @@ def check_number(argument: str, value: object, *, expected: str, ok: bool) -> No
     """Raise `InputError` unless `ok`; `expected` says in words what would have been."""
     if not ok:
         raise InputError(f"`{argument}` must be {expected}. Received: {argument}={value!r}.")
+
+
+def check_installed(argument: str, value: object, *, packages: Iterable[str], extra: str) -> None:
+    """Raise `InputError` unless all `packages` are there, which come with the named extra."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"`{argument}` must be something whose packages are installed. Received: "
+            f"{argument}={value!r}, without {' and '.join(missing)}. "
+            f"Install with: pip install 'kclassify[{extra}]'"
+        )
 
 
 def is_whole(value: object, *, least: int) -> bool:

@@ -3,11 +3,10 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice
+from kclassify.checks import check_choice, check_installed
 
 runtime.prepare()
 
@@ -62,17 +61,8 @@ def check_formats(formats: str | Sequence[str]) -> list[str]:
         check_choice("formats", name, ["saved_model", *FORMATS])
     extra = [name for name in FORMATS if name in names]
     for name in extra:
-        _check_installed(name)
+        check_installed("formats", name, packages=FORMATS[name].packages, extra=name)
     return extra
-
-
-def _check_installed(name: str) -> None:
-    missing = [package for package in FORMATS[name].packages if find_spec(package) is None]
-    if missing:
-        raise InputError(
-            f"`formats` must be formats whose packages are installed. Received: {name!r}, "
-            f"without {' and '.join(missing)}. Install with: pip install 'kclassify[{name}]'"
-        )
 
 
 def probability_model(model: keras.Model) -> keras.Model:

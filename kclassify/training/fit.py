@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import __version__, runtime
-from kclassify.checks import DivergedError, InputError
+from kclassify.checks import DivergedError, InputError, check_installed
 from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare, reference, source_name
 from kclassify.data.spec import Source
@@ -83,6 +83,8 @@ def fit(
     """
     preset = preset or default_preset(data)
     settings = resolve(preset, config)
+    if settings.tensorboard:
+        check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
     path = new_run_path(run_dir, name=f"{source_name(data)}-{settings.model}", config=settings)
     say = print if verbose else _silent
     source = prepare(load_source(data, settings), settings, verbose=verbose)

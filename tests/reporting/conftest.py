@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kclassify.config import FitConfig
+from kclassify.config import resolve
 from kclassify.runs import Run
 
 CLASSES = (
@@ -27,7 +27,7 @@ def _write_run(path: Path, class_names: Sequence[str] = CLASSES, **changes) -> R
         "input_shape": [32, 32, 3],
         "sizes": {"train": 45_000, "validation": 5_000, "test": 1_000},
         "skipped": [],
-        "config": FitConfig(epochs=EPOCHS, batch_size=64).to_json(),
+        "config": resolve("fast", {"epochs": EPOCHS, "batch_size": 64}).to_json(),
     }
     run.write(run.config_file, {**manifest, **changes})
     run.model_file.write_bytes(b"")

@@ -11,7 +11,7 @@ from kclassify.reporting.tables import read_tables
 def test_only_what_differs_is_marked():
     found = settings(FitConfig(epochs=3, class_names=("a", "b")).to_json())
     assert {item.name for item in found if item.changed} == {"epochs", "class_names"}
-    assert next(item for item in found if item.name == "epochs").default == 8
+    assert next(item for item in found if item.name == "epochs").default == 11
 
 
 def test_field_that_this_version_does_not_know_is_shown():
@@ -48,7 +48,9 @@ def test_command_quotes_what_a_shell_would_read(tmp_path, write_run):
 def test_data_in_memory_is_repeated_in_python(tmp_path, write_run):
     run = write_run(tmp_path / "run", reference=None)
     first = commands(read_tables(run)).splitlines()[0]
-    assert first.startswith("run = kclassify.fit(data, preset='fast', batch_size=64, run_dir=")
+    assert first.startswith(
+        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, run_dir="
+    )
 
 
 def test_arguments_that_replace_the_presets_are_repeated_in_python(tmp_path, write_run):

@@ -8,7 +8,7 @@ import tensorflow as tf
 from kclassify.checks import InputError, VerificationError
 from kclassify.models.weights import weights_hash
 from kclassify.runs import Run
-from kclassify.serving import formats, saved_model, verify
+from kclassify.serving import saved_model, verify
 from kclassify.serving.saved_model import export, versions
 
 
@@ -134,7 +134,7 @@ def test_an_unknown_format_names_the_nearest(run):
 
 @pytest.mark.parametrize(("name", "package"), [("onnx", "tf2onnx"), ("litert", "ai_edge_litert")])
 def test_a_missing_package_names_the_extra(run, monkeypatch, name, package):
-    monkeypatch.setattr(formats, "find_spec", lambda name: None)
+    monkeypatch.setattr("kclassify.checks.find_spec", lambda name: None)
     with pytest.raises(InputError, match=rf"{package}.*pip install 'kclassify\[{name}\]'"):
         export(run, formats=name)
 

@@ -180,9 +180,14 @@ def test_verbose_prints_the_plan_and_an_eta(tiny_arrays, tiny_options, capsys):
 
 
 def test_tensorboard_writes_logs(tiny_arrays, tiny_options):
-    pytest.importorskip("tensorboard")
     run = kclassify.fit(tiny_arrays, run_dir="r", tensorboard=True, **tiny_options)
     assert list((run.path / "tensorboard").rglob("events*"))
+
+
+def test_tensorboard_names_its_extra_where_it_is_missing(tiny_arrays, tiny_options, monkeypatch):
+    monkeypatch.setattr("kclassify.checks.find_spec", lambda package: None)
+    with pytest.raises(InputError, match=r"kclassify\[tensorboard\]"):
+        kclassify.fit(tiny_arrays, run_dir="r", tensorboard=True, **tiny_options)
 
 
 @pytest.mark.parametrize(
