@@ -74,6 +74,7 @@ class FitConfig:
     seed: int = option(0, "of the split, the order, the augmentation and the initial weights")
     deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
     device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
+    threads: int | None = option(None, "threads inside an operation; default: all the cores")
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
     image_size: int | None = option(None, "height and width in pixels; images are resized to it")
     channels: int | None = option(None, "1 for grey, 3 for colour; default: what the images have")
@@ -169,9 +170,10 @@ def _check_training_numbers(config: FitConfig) -> None:
         if value is not None or name != "ema":
             ok = 0 <= _number(value) < 1
             check_number(name, value, expected="at least 0 and below 1", ok=ok)
-    if config.early_stopping is not None:
-        ok = is_whole(config.early_stopping, least=1)
-        check_number("early_stopping", config.early_stopping, expected="a whole number", ok=ok)
+    for name in ("early_stopping", "threads"):
+        value = getattr(config, name)
+        ok = value is None or is_whole(value, least=1)
+        check_number(name, value, expected="a whole number of at least 1", ok=ok)
     if isinstance(config.class_weights, str):
         check_choice("class_weights", config.class_weights, ["balanced"])
 

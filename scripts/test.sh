@@ -3,7 +3,7 @@
 # Arguments go to pytest: bash scripts/test.sh tests/data -k resize
 source "$(dirname "$0")/environment.sh"
 install ".[test]"
-export PYTHONWARNINGS= TF_CPP_MIN_LOG_LEVEL=2
+export PYTHONWARNINGS=
 
 if [ $# -gt 0 ]; then
     exec "$VENV/bin/python" -m pytest "$@"

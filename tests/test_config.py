@@ -32,6 +32,7 @@ def test_every_preset_resolves_and_survives_json(preset):
         ("gradient_clip", 0),
         ("weight_clip", -1),
         ("early_stopping", 0),
+        ("threads", 0),
         ("seed", -1),
         ("image_size", 2),
         ("channels", 2),

@@ -51,6 +51,19 @@ def test_a_device_that_is_not_there_lists_those_that_are():
     assert runtime.resolve_device("cpu") == "CPU:0"
 
 
+def test_threads_are_set_before_the_first_operation_and_not_after():
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "from kclassify import runtime; runtime.prepare(); import tensorflow as tf\n"
+        "runtime.set_threads(1); tf.zeros(1); runtime.set_threads(1)\n"
+        "print(tf.config.threading.get_intra_op_parallelism_threads())\n"
+        "runtime.set_threads(2)"
+    )
+    done = child(code)
+    assert done.stdout.strip() == "1"
+    assert "threads=2, which has no effect here" in done.stderr
+
+
 def test_mixed_precision_names_the_policy_of_the_device(monkeypatch):
     assert runtime.mixed_precision_policy("GPU:0") == "mixed_float16"
     monkeypatch.setattr(runtime, "processor_flags", lambda: {"avx512_bf16"})

@@ -87,6 +87,7 @@ def fit(
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
     path = new_run_path(run_dir, name=f"{source_name(data)}-{settings.model}", config=settings)
     say = print if verbose else _silent
+    runtime.set_threads(settings.threads)
     source = prepare(load_source(data, settings), settings, verbose=verbose)
     session = _build(source, settings)
     run = Run(path, source)
@@ -109,8 +110,9 @@ class _Session:
 
     @property
     def steps_per_execution(self) -> int:
-        wanted = math.ceil(IMAGES_PER_EXECUTION / self.config.batch_size)
-        return min(wanted, self.steps)
+        """Steps a call into TensorFlow; it divides the epoch, since Keras runs over its end."""
+        most = math.ceil(IMAGES_PER_EXECUTION / self.config.batch_size)
+        return max(count for count in range(1, most + 1) if self.steps % count == 0)
 
 
 def _build(source: Source, config: FitConfig) -> _Session:

@@ -150,6 +150,19 @@ def test_one_seed_gives_one_result(tiny_arrays, tiny_options):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+def test_every_epoch_takes_exactly_its_steps(tiny_options):
+    # 45 steps of 32, of which 4 would go into one call; Keras then takes 48 an epoch.
+    seen = []
+
+    class Spy(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(int(self.model.optimizer.iterations))
+
+    options = {"filters": 4, "depth": 1, "verbose": False, "callbacks": [Spy()]}
+    kclassify.fit("digits", run_dir="r", epochs=2, batch_size=32, **options)
+    assert seen == [45, 90]
+
+
 def test_model_keras_opens_in_plain_keras_without_kclassify(tiny_run):
     code = (
         "import sys, keras; model = keras.saving.load_model(sys.argv[1], safe_mode=True); "
