@@ -65,6 +65,8 @@ def inspect(image: str | os.PathLike[str] | bytes) -> Inspection:
         stream = io.BytesIO(image) if isinstance(image, bytes) else image
         with Image.open(stream, formats=FORMATS) as opened:
             return _inspect_opened(opened)
+    except FileNotFoundError:
+        return Inspection("there is no such file")
     except UnidentifiedImageError:
         return Inspection("it is no PNG, JPEG, BMP, GIF or WebP image")
     except _BOMBS:
