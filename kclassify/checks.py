@@ -4,6 +4,8 @@ Every sentence has four parts: the argument in backticks, what was expected, wha
 how to mend it.
 """
 
+import os
+import sys
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -52,6 +54,26 @@ def check_installed(argument: str, value: object, *, packages: Iterable[str], ex
             f"{argument}={value!r}, without {' and '.join(missing)}. "
             f"Install with: pip install 'kclassify[{extra}]'"
         )
+
+
+def check_output_file(argument: str, path: str) -> None:
+    """Raise `InputError` unless a file can be written at `path`, before work is spent on it."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(path) or not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(
+            f"`{argument}` must be a file in a folder that exists and that you may write to. "
+            f"Received: {path!r}. Make the folder, or choose another place."
+        )
+
+
+def check_some_read(errors: Collection[str | None]) -> None:
+    """Say on standard error how many images have an error; raise `InputError` if all have."""
+    failed = [error for error in errors if error is not None]
+    message = f"{len(failed)} of {len(errors)} images could not be read; `error` says why"
+    if failed and len(failed) == len(errors):
+        raise InputError(f"`images` must be images that can be read. Received: {message}.")
+    if failed:
+        print(f"kclassify: {message}", file=sys.stderr)
 
 
 def is_whole(value: object, *, least: int) -> bool:

@@ -9,7 +9,13 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from kclassify import __version__, runtime
-from kclassify.checks import InputError, VerificationError, nearest
+from kclassify.checks import (
+    InputError,
+    VerificationError,
+    check_output_file,
+    check_some_read,
+    nearest,
+)
 from kclassify.config import FitConfig
 from kclassify.data.sources import DATASETS
 from kclassify.models.registry import MODELS
@@ -30,8 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerificationError as error:
         print(f"kclassify: verification failed: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("kclassify: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nkclassify: interrupted{stop}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has closed; what is still buffered has nowhere to go.
@@ -120,7 +126,7 @@ def _fit_options(parser: _Parser) -> None:
     parser.epilog = (
         "An argument of the model is an option too, such as --depth 20: `kclassify models`."
     )
-    group = parser.add_argument_group("configuration (default: the preset's)")
+    group = parser.add_argument_group("configuration")
     for item in fields(FitConfig):
         if item.name != "model_args":
             _add_field(group, item)
@@ -128,7 +134,7 @@ def _fit_options(parser: _Parser) -> None:
 
 def _add_field(group: argparse._ArgumentGroup, item: Field) -> None:
     name = "--" + item.name.replace("_", "-")
-    help = f"{item.metadata['help']} (default {item.default})".replace("%", "%%")
+    help = f"{item.metadata['help']} ({item.default} unless the preset says otherwise)"
     if item.type is bool:
         group.add_argument(
             name, action="store_true", default=argparse.SUPPRESS, help=item.metadata["help"]
@@ -221,11 +227,15 @@ def _export(options: argparse.Namespace) -> None:
 def _predict(options: argparse.Namespace) -> None:
     from kclassify.serving.classifier import load
 
+    if options.csv:
+        check_output_file("csv", options.csv)
     table = load(options.model).predict(options.images, top_k=options.top_k)
     if options.csv:
         table.to_csv(options.csv, index=False)
+        print(options.csv)
     else:
-        print(table.to_string(index=False))
+        print(table.to_string(index=False, na_rep=""))
+    check_some_read(table["error"])
 
 
 def _datasets(_: argparse.Namespace) -> None:

@@ -61,7 +61,7 @@ class FitConfig:
     loss: Loss = option("cross_entropy", "what is minimised", choices=Loss)
     label_smoothing: float = option(0.1, "share of the target spread evenly over the classes")
     class_weights: str | Mapping[str, float] | None = option(
-        None, '"balanced", or a weight for each class name'
+        None, """balanced, or weights by class name, such as '{"cat": 2.0}'"""
     )
     augmentation: Augmentation = option(
         "flip_crop", "random changes to training images", choices=Augmentation
@@ -78,7 +78,7 @@ class FitConfig:
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
     image_size: int | None = option(None, "height and width in pixels; images are resized to it")
     channels: int | None = option(None, "1 for grey, 3 for colour; default: what the images have")
-    class_names: tuple[str, ...] | None = option(None, "names of integer labels, in order")
+    class_names: tuple[str, ...] | None = option(None, "names of integer labels, in order: cat,dog")
     validation_fraction: float = option(0.1, "taken from train where the data has no validation")
     test_fraction: float = option(0.1, "taken from train where the data has no test")
     data_dir: str | None = option(None, "where TFDS keeps its datasets (or TFDS_DATA_DIR)")
@@ -136,10 +136,15 @@ def check_model_args(model: str, model_args: Mapping[str, Any], *, also: set[str
     for name in model_args:
         if name not in known:
             raise InputError(
-                f"`{name}` must be an option of fit or an argument of {model!r}, which takes "
+                f"`{name}` must be a field of FitConfig or an argument of {model!r}, which takes "
                 f"{sorted(known)}. Received: {name}={model_args[name]!r}."
-                f"{nearest(name, [*also, *known])}"
+                f"{_owner(name) or nearest(name, [*also, *known])}"
             )
+
+
+def _owner(name: str) -> str:
+    owners = [model for model, entry in MODELS.items() if name in entry.arguments]
+    return f" It is an argument of {' and '.join(owners)}." if owners else ""
 
 
 def _number(value: object) -> float:

@@ -148,8 +148,8 @@ class Run:
             )
         if not found.complete:
             raise InputError(
-                f"`run` must be a finished run. Received: {str(path)!r}, whose training did not "
-                "end (there is no model.keras). Train again into another `run_dir`."
+                f"`run` must be a finished run. Received: {str(path)!r}, {_incomplete(found)}. "
+                "Train again into another `run_dir`; a run cannot be continued."
             )
         return found
 
@@ -172,6 +172,12 @@ def new_run_path(run_dir: str | os.PathLike[str] | None, *, name: str, config: "
             f"and {str(parent)!r} is not writable. Choose another place."
         )
     return path
+
+
+def _incomplete(run: Run) -> str:
+    if run.summary_file.exists():
+        return "whose model.keras is missing"
+    return "whose training did not end (there is no summary.json)"
 
 
 def _taken_by(path: Path, config: "FitConfig") -> str:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from kclassify.checks import InputError, check_choice
+from kclassify.checks import InputError
 
 # Read by TensorFlow while it is imported. A value that the user has set wins.
 ENVIRONMENT = {
@@ -106,7 +106,11 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return gpus[0] if gpus else "CPU:0"
     name = device.upper() if ":" in device else f"{device.upper()}:0"
-    check_choice("device", name, devices)
+    if name not in devices:
+        raise InputError(
+            f"`device` must be 'auto' or one that TensorFlow sees here, {devices}. "
+            f"Received: device={device!r}. Leave it out for {(gpus or devices)[0]}."
+        )
     return name
 
 

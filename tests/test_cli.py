@@ -56,6 +56,7 @@ def test_the_whole_way_from_a_folder(folder, capsys):
         (("fit", "digits", "--preset", "tutrial"), "Did you mean 'tutorial'"),
         (("fit", "digits", "--model", "resnt"), "Did you mean 'resnet'"),
         (("fit", "digits", "--dept", "3"), "Did you mean '--depth'"),
+        (("fit", "digits", "--width", "3"), "an argument of wide_resnet"),
         (("fit", "digits", "--batch-size", "5000"), "`batch_size`"),
         (("fit", "no/such/folder"), "no/such/folder"),
         (("fit",), "data"),
@@ -130,3 +131,34 @@ def test_python_dash_m_works():
         [sys.executable, "-m", "kclassify", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("kclassify 0.")
+
+
+def test_ctrl_c_in_a_fit_names_the_folder_that_it_leaves(folder, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kclassify.training.fit._train", interrupt)
+    assert run_cli("fit", folder, *SMALL) == 130
+    assert "r holds no finished run. Delete it" in capsys.readouterr().err
+
+
+def test_predict_refuses_a_csv_that_cannot_be_written_before_it_works(capsys):
+    assert run_cli("predict", "no-model-is-read", "x.png", "--csv", "nowhere/out.csv") == 2
+    assert "`csv` must be a file in a folder that exists" in capsys.readouterr().err
+
+
+def test_predict_counts_what_it_cannot_read(tiny_run, folder, capsys):
+    assert run_cli("predict", tiny_run, folder / "dark" / "0.png", "missing.png") == 0
+    shown = capsys.readouterr()
+    assert "1 of 2 images could not be read" in shown.err
+    assert "there is no such file" in shown.out
+    assert run_cli("predict", tiny_run, "missing.png") == 2
+
+
+def test_what_is_left_out_and_too_few_steps_are_said(folder, capsys):
+    (folder / "dark" / "0.png").write_bytes(b"")
+    assert run_cli("fit", folder, *SMALL, "--on-error", "skip") == 0
+    shown = capsys.readouterr().out
+    assert "1 images left out: " in shown
+    assert "0.png" in shown
+    assert "steps in all, too few" in shown

@@ -45,6 +45,9 @@ def test_open_says_what_is_missing(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(InputError, match="training did not end"):
         Run.open(tmp_path)
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match=r"whose model\.keras is missing"):
+        Run.open(tmp_path)
 
 
 def test_a_damaged_config_is_named(tmp_path):

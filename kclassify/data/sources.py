@@ -129,7 +129,8 @@ def _origin_of_text(text: str) -> _Origin:
         )
     raise InputError(
         f"`data` must be one of {sorted(DATASETS)}, 'tfds:<name>', or the path of a folder or CSV "
-        f"file. Received: {text!r}.{nearest(text, DATASETS)}"
+        f"file. Received: {text!r}, which is none of these and does not exist."
+        f"{nearest(text, DATASETS)}"
     )
 
 

@@ -106,7 +106,7 @@ def _reload(run: Run, *, verbose: bool) -> Source:
     if reference is None:
         raise InputError(
             f"`data` must be given for a run that was trained on data in memory. Received: None "
-            f"for {str(run)!r}. Pass data=(images, labels)."
+            f"for {str(run)!r}. Pass data=(images, labels), or --data with a folder or CSV file."
         )
     config = FitConfig.from_json(run.config["config"])
     source = prepare(load_source(reference, config), config, verbose=verbose)

@@ -1,5 +1,6 @@
 """Opening a saved model as a classifier, or saying why it is none."""
 
+import zipfile
 from pathlib import Path
 
 from kclassify import runtime
@@ -33,6 +34,11 @@ def load_keras_file(path: Path) -> keras.Model:
     Raises:
         InputError: the file is damaged, or its model does not map uint8 images to logits.
     """
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"`path` must be a whole .keras file. Received: {str(path)!r}, which is cut "
+            "off or of another kind. Copy it again, or train again."
+        )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras raises a dozen kinds, by which part of the file is damaged

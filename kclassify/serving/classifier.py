@@ -246,7 +246,7 @@ def _load_saved_model(folder: Path) -> Classifier:
 def _open_saved_model(folder: Path) -> Any:
     try:
         model = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+    except Exception as error:  # TensorFlow raises many kinds, by which part is damaged
         reason = f"a damaged SavedModel ({_first_line(error)})"
         raise _not_loadable(str(folder), reason) from error
     answers = getattr(model.signatures.get("serving_default"), "structured_outputs", {})

@@ -39,6 +39,8 @@ from kclassify.training.schedules import build_schedule  # noqa: E402
 
 SAMPLES = 256
 WHITENING_IMAGES = 5000
+# With fewer, batch normalization's moving statistics are still far from those of the images.
+FEW_STEPS = 200
 # Below this many images a call into TensorFlow, the call costs more than the arithmetic.
 IMAGES_PER_EXECUTION = 128
 
@@ -95,7 +97,11 @@ def fit(
     manifest = _manifest(data, preset, settings, source)
     _write_start(run, manifest, source)
     started = time.perf_counter()
-    best, nan = _train(session, run, source, callbacks=callbacks, verbose=verbose)
+    try:
+        best, nan = _train(session, run, source, callbacks=callbacks, verbose=verbose)
+    except KeyboardInterrupt as stop:
+        advice = f"; {run} holds no finished run. Delete it, or choose another run_dir."
+        raise KeyboardInterrupt(advice) from stop
     _finish(run, session, best, nan, seconds=time.perf_counter() - started)
     say(f"best validation accuracy {best.best[0]:.4f} in epoch {best.best_epoch}, kept in {run}")
     return run
@@ -297,8 +303,20 @@ def _plan(source: Source, session: _Session, path: os.PathLike[str]) -> str:
         f"training  {config.epochs} epochs of {session.steps:,} steps of {config.batch_size} "
         f"images, {config.optimizer}, on {session.device}, XLA "
         f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
-        f"run       {path}"
+        f"run       {path}{_notes(source, session)}"
     )
+
+
+def _notes(source: Source, session: _Session) -> str:
+    steps = session.steps * session.config.epochs
+    left_out = f"\nnote      {len(source.skipped)} images left out: " + ", ".join(
+        path for path, _ in source.skipped[:3]
+    )
+    few = (
+        f"\nnote      only {steps} steps in all, too few for most networks: raise `epochs` or "
+        "lower `batch_size`"
+    )
+    return (left_out if source.skipped else "") + (few if steps < FEW_STEPS else "")
 
 
 def _silent(*_: object) -> None:

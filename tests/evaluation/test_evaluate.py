@@ -88,7 +88,7 @@ def test_another_model_in_the_folder_is_noticed(run, tiny_run):
 def test_a_truncated_model_is_one_sentence(run, tiny_run):
     whole = run.model_file.read_bytes()
     run.model_file.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="cannot load"):
+    with pytest.raises(InputError, match="cut off or of another kind"):
         kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False)
 
 

@@ -265,7 +265,10 @@ def test_an_incomplete_saved_model_says_what_is_missing(exported, tmp_path, name
     assert name in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["saved_model.pb", "variables/variables.index"])
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+)
 def test_a_damaged_saved_model(exported, tmp_path, name):
     copy = shutil.copytree(exported, tmp_path / "copy")
     (copy / name).write_bytes((copy / name).read_bytes()[:40])
