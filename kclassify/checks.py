@@ -32,7 +32,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
 
 def check_choice(argument: str, value: object, choices: Collection[str]) -> None:
     """Raise `InputError` unless `value` is one of `choices`."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(
             f"`{argument}` must be one of {sorted(choices)}. "
             f"Received: {argument}={value!r}.{nearest(str(value), choices)}"

@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from numbers import Number
 from typing import Any, Literal, Self, get_args
 
 from kclassify.checks import (
@@ -86,7 +88,11 @@ class FitConfig:
     memory_budget: str = option("2GB", "images that need more are read from disk as they are used")
 
     def __post_init__(self) -> None:
+        for item in fields(self):
+            # The one way to set a field of a frozen dataclass while it is made.
+            object.__setattr__(self, item.name, _plain(getattr(self, item.name)))
         check_choice("model", self.model, MODELS)
+        _check_kinds(self)
         for item in fields(self):
             if item.metadata["choices"]:
                 check_choice(item.name, getattr(self, item.name), item.metadata["choices"])
@@ -124,7 +130,9 @@ def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
     if values.get("model", "convnet") != PRESETS[preset].get("model", "convnet"):
         # Another network than the preset's does not take the preset network's arguments.
         values["model_args"] = options.get("model_args", {})
-    model_args = {**values.pop("model_args", {}), **extra}
+    given = values.pop("model_args", {})
+    check_number("model_args", given, expected="a mapping", ok=isinstance(given, Mapping))
+    model_args = _plain({**given, **extra})
     check_choice("model", values.get("model", "convnet"), MODELS)
     check_model_args(values.get("model", "convnet"), model_args, also=names)
     return FitConfig(**values, model_args=model_args)
@@ -140,6 +148,39 @@ def check_model_args(model: str, model_args: Mapping[str, Any], *, also: set[str
                 f"{sorted(known)}. Received: {name}={model_args[name]!r}."
                 f"{_owner(name) or nearest(name, [*also, *known])}"
             )
+
+
+def _plain(value: Any) -> Any:
+    """Return a path as text and a NumPy number as Python's, which JSON and Keras need."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Number) and hasattr(value, "item"):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    return value
+
+
+def _check_kinds(config: FitConfig) -> None:
+    for name, (expected, kinds) in _KINDS.items():
+        value = getattr(config, name)
+        check_number(name, value, expected=expected, ok=isinstance(value, kinds))
+    names = config.class_names
+    texts = isinstance(names, tuple) and names and all(isinstance(name, str) for name in names)
+    check_number("class_names", names, expected="a tuple of texts", ok=names is None or bool(texts))
+
+
+_FLAG: tuple[str, tuple[type, ...]] = ("True or False", (bool,))
+# What the fields that are neither numbers nor choices take.
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "mixed_precision": _FLAG,
+    "deterministic": _FLAG,
+    "tensorboard": _FLAG,
+    "device": ("a text", (str,)),
+    "data_dir": ("a path", (str, type(None))),
+    "model_args": ("a mapping", (Mapping,)),
+    "class_weights": ('"balanced" or weights by class name', (str, Mapping, type(None))),
+}
 
 
 def _owner(name: str) -> str:
@@ -191,6 +232,7 @@ def _check_data_numbers(config: FitConfig) -> None:
     if config.image_size is not None:
         ok = is_whole(config.image_size, least=4) and config.image_size <= 4096
         check_number("image_size", config.image_size, expected="pixels from 4 to 4096", ok=ok)
-    if config.channels not in (None, 1, 3):
-        check_number("channels", config.channels, expected="1 or 3", ok=False)
+    if config.channels is not None:
+        ok = is_whole(config.channels, least=1) and config.channels in (1, 3)
+        check_number("channels", config.channels, expected="1 or 3", ok=ok)
     parse_bytes("memory_budget", config.memory_budget)

@@ -141,7 +141,6 @@ def environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "packages": {name: _version(name) for name in ("kclassify", *PACKAGES)},
         "variables": {name: os.environ.get(name) for name in sorted(ENVIRONMENT)},
-        "tensorflow_imported": "tensorflow" in sys.modules,
     }
 
 

@@ -1,6 +1,9 @@
 import json
+from dataclasses import fields
+from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from kclassify import config as config_module
@@ -96,6 +99,34 @@ def test_the_names_that_config_takes_are_those_that_exist(names, registry):
 
 
 def test_every_field_has_a_line_of_help():
-    from dataclasses import fields
-
     assert all(item.metadata["help"] for item in fields(FitConfig))
+
+
+JUNK = (True, 1, -3, 2.5, "x", "", b"x", None, [1], {}, {"a": 1}, (), ("a",), float("inf"), object)
+
+
+@pytest.mark.parametrize("value", JUNK, ids=repr)
+@pytest.mark.parametrize("field", [item.name for item in fields(FitConfig)])
+def test_any_value_is_refused_in_words_or_survives_json(field, value):
+    try:
+        config = FitConfig(**{field: value})
+    except InputError as error:
+        sentence = str(error)
+    else:
+        sentence = f"`{field}`"
+        assert FitConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    assert f"`{field}`" in sentence
+
+
+def test_paths_and_numpy_numbers_become_plain():
+    config = resolve(
+        "fast", {"data_dir": Path("here"), "epochs": np.int64(3), "dropout": np.float32(0.5)}
+    )
+    assert config.data_dir == "here"
+    assert type(config.epochs) is int
+    assert type(config.model_args["dropout"]) is float
+
+
+def test_model_args_must_be_a_mapping():
+    with pytest.raises(InputError, match="`model_args` must be a mapping"):
+        resolve("fast", {"model_args": 3})

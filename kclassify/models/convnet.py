@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from kclassify import runtime
-from kclassify.checks import InputError
+from kclassify.checks import InputError, check_choice
 from kclassify.models.blocks import (
     Style,
     check_dropout,
@@ -71,6 +71,7 @@ def convnet(
     check_dropout(dropout)
     if dense_units is not None:
         check_whole("dense_units", dense_units)
+    check_choice("whitening", str(whitening), ["False", "True"])
     _check_depth(len(widths), input_shape)
     inputs, x = image_inputs(input_shape)
     if whitening:

@@ -4,6 +4,7 @@ Keras smooths one-hot labels only, and its class weights take the argmax of a so
 wrong for mixed ones; here a label's weight is the mean of its classes' weights.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -96,7 +97,7 @@ def class_weights(
                 f"`class_weights` must name classes of the data, {list(class_names)}. "
                 f"Received: {name!r}.{nearest(name, class_names)}"
             )
-        if not weight >= 0:
+        if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(
                 f"`class_weights` must be numbers of at least 0. Received: {name!r}: {weight!r}."
             )

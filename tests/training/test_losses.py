@@ -52,4 +52,6 @@ def test_class_weights_name_classes():
         class_weights({"cats": 2.0}, None, ("cat", "dog"))
     with pytest.raises(InputError, match="at least 0"):
         class_weights({"cat": -1.0}, None, ("cat", "dog"))
+    with pytest.raises(InputError, match="numbers of at least 0"):
+        class_weights({"cat": "2"}, None, ("cat", "dog"))
     assert class_weights({"cat": 2.0}, None, ("cat", "dog")).tolist() == [2.0, 1.0]
