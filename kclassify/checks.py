@@ -4,6 +4,7 @@ Every sentence has four parts: the argument in backticks, what was expected, wha
 how to mend it.
 """
 
+import math
 import os
 import sys
 from collections.abc import Collection, Iterable
@@ -98,3 +99,16 @@ def parse_bytes(argument: str, value: str | int) -> int:
         size = 0
     check_number(argument, value, expected='a size such as "500MB" or "2GB"', ok=size > 0)
     return size
+
+
+def parse_duration(argument: str, value: str | float) -> float:
+    """Return the seconds that ``"90s"``, ``"10m"``, ``"1.5h"`` or a plain number say."""
+    units = {"s": 1, "m": 60, "h": 3600}
+    text = str(value).strip().lower()
+    try:
+        seconds = float(text.rstrip("smh")) * units.get(text[-1:], 1)
+    except ValueError:
+        seconds = 0.0
+    expected = 'a time such as "90s", "10m" or "1.5h"'
+    check_number(argument, value, expected=expected, ok=0 < seconds < math.inf)
+    return seconds

@@ -15,6 +15,7 @@ from kclassify.checks import (
     is_whole,
     nearest,
     parse_bytes,
+    parse_duration,
 )
 from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
@@ -54,6 +55,9 @@ class FitConfig:
     model: str = option("convnet", "which network; `kclassify models` lists them")
     model_args: Mapping[str, Any] = option({}, "the network's own arguments, such as depth=20")
     epochs: int = option(11, "passes over the training images")
+    time_budget: str | None = option(
+        None, "such as 90s, 10m or 1.5h: how long all of it may take; the epochs follow"
+    )
     batch_size: int = option(128, "images a step")
     optimizer: Optimizer = option("nesterov", "how weights are updated", choices=Optimizer)
     learning_rate: float = option(0.15, "its highest value; the schedule shapes it")
@@ -68,11 +72,16 @@ class FitConfig:
     augmentation: Augmentation = option(
         "flip_crop", "random changes to training images", choices=Augmentation
     )
+    progressive: tuple[float, ...] | None = option(
+        None, "shares of the images' size for equal parts of the training, such as 0.5,0.75,1"
+    )
     ema: float | None = option(None, "decay of the averaged weights that are kept, such as 0.99")
     gradient_clip: float | None = option(None, "largest global norm of the gradient")
     weight_clip: float | None = option(None, "largest absolute value of a kernel's weight")
     early_stopping: int | None = option(None, "epochs without a better validation accuracy")
-    mixed_precision: bool = option(False, "16-bit arithmetic where the device has the units")
+    mixed_precision: bool | None = option(
+        None, "16-bit arithmetic while training; default: where the device has the units"
+    )
     seed: int = option(0, "of the split, the order, the augmentation and the initial weights")
     deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
     device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
@@ -113,8 +122,8 @@ class FitConfig:
         names = [item.name for item in fields(cls)]
         for name in values:
             check_choice("config", name, names)
-        class_names = values.get("class_names")
-        return cls(**{**values, "class_names": tuple(class_names) if class_names else None})
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
+        return cls(**{**values, **lists})
 
 
 def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
@@ -126,10 +135,16 @@ def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
     check_choice("preset", preset, PRESETS)
     values = {**PRESETS[preset], **options}
     names = {item.name for item in fields(FitConfig)}
+    if options.get("time_budget") is not None and "epochs" in options:
+        raise InputError(
+            "`epochs` must be left out with a `time_budget`, from which it follows. "
+            f"Received: epochs={options['epochs']!r}, time_budget={options['time_budget']!r}."
+        )
     extra = {name: values.pop(name) for name in list(values) if name not in names}
     if values.get("model", "convnet") != PRESETS[preset].get("model", "convnet"):
-        # Another network than the preset's does not take the preset network's arguments.
+        # Another network does not take the arguments of the preset's, and maybe not every size.
         values["model_args"] = options.get("model_args", {})
+        values["progressive"] = options.get("progressive")
     given = values.pop("model_args", {})
     check_number("model_args", given, expected="a mapping", ok=isinstance(given, Mapping))
     model_args = _plain({**given, **extra})
@@ -173,7 +188,7 @@ def _check_kinds(config: FitConfig) -> None:
 _FLAG: tuple[str, tuple[type, ...]] = ("True or False", (bool,))
 # What the fields that are neither numbers nor choices take.
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "mixed_precision": _FLAG,
+    "mixed_precision": ("True, False or None", (bool, type(None))),
     "deterministic": _FLAG,
     "tensorboard": _FLAG,
     "device": ("a text", (str,)),
@@ -191,6 +206,13 @@ def _owner(name: str) -> str:
 def _number(value: object) -> float:
     usable = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) if usable else math.nan  # type: ignore[arg-type]
+
+
+def _rising(scales: object) -> bool:
+    if not isinstance(scales, tuple) or not scales:
+        return False
+    numbers = [_number(scale) for scale in scales]
+    return numbers[0] > 0 and numbers == sorted(set(numbers)) and numbers[-1] == 1
 
 
 def _check_training_numbers(config: FitConfig) -> None:
@@ -236,3 +258,11 @@ def _check_data_numbers(config: FitConfig) -> None:
         ok = is_whole(config.channels, least=1) and config.channels in (1, 3)
         check_number("channels", config.channels, expected="1 or 3", ok=ok)
     parse_bytes("memory_budget", config.memory_budget)
+    if config.progressive is not None:
+        check_number(
+            "progressive", config.progressive,
+            expected="rising shares of the full size that end with 1, such as (0.5, 1)",
+            ok=_rising(config.progressive),
+        )  # fmt: skip
+    if config.time_budget is not None:
+        parse_duration("time_budget", config.time_budget)

@@ -114,17 +114,21 @@ def resolve_device(device: str) -> str:
     return name
 
 
-def mixed_precision_policy(device: str) -> str:
-    """Return the Keras dtype policy that is faster than float32 on `device`, or refuse."""
+def mixed_precision_policy(device: str, wanted: bool | None) -> str:
+    """Return the Keras dtype policy for `device`; None takes 16 bits where they are faster."""
+    if wanted is False:
+        return "float32"
     if device.startswith("GPU"):
         return "mixed_float16"
-    if not {"avx512_bf16", "amx_bf16"} & processor_flags():
+    if {"avx512_bf16", "amx_bf16"} & processor_flags():
+        return "mixed_bfloat16"
+    if wanted:
         raise InputError(
             "`mixed_precision` must be False on a CPU without bfloat16 units (avx512_bf16 or "
             "amx_bf16), where it only costs time. Received: mixed_precision=True. "
             "Leave it out, or choose a GPU with `device`."
         )
-    return "mixed_bfloat16"
+    return "float32"
 
 
 def processor_flags() -> set[str]:

@@ -72,6 +72,7 @@ def test_resolve_hands_the_models_own_arguments_on():
 
 def test_resolve_drops_the_presets_arguments_for_another_model():
     assert resolve("digits", {"model": "lenet"}).model_args == {}
+    assert resolve("fast", {"model": "lenet"}).progressive is None
     assert resolve("digits", {"filters": 8}).model_args == {"filters": 8, "depth": 2}
 
 
@@ -120,7 +121,7 @@ def test_any_value_is_refused_in_words_or_survives_json(field, value):
 
 def test_paths_and_numpy_numbers_become_plain():
     config = resolve(
-        "fast", {"data_dir": Path("here"), "epochs": np.int64(3), "dropout": np.float32(0.5)}
+        "digits", {"data_dir": Path("here"), "epochs": np.int64(3), "dropout": np.float32(0.5)}
     )
     assert config.data_dir == "here"
     assert type(config.epochs) is int

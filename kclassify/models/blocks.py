@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from kclassify import runtime
-from kclassify.checks import check_choice, check_number, is_whole
+from kclassify.checks import InputError, check_choice, check_number, is_whole
 
 runtime.prepare()
 
@@ -21,6 +21,7 @@ INITIALIZERS = (
 NORMALIZATIONS = ("batch", "group", "layer", "none")
 # Wu and He 2018 found 16 channels a group as good as any other number.
 CHANNELS_PER_GROUP = 16
+LOGITS = "logits"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ def check_dropout(dropout: object) -> None:
     number = isinstance(dropout, int | float) and not isinstance(dropout, bool)
     ok = number and 0 <= dropout < 1  # type: ignore[operator]
     check_number("dropout", dropout, expected="a number of at least 0 and below 1", ok=ok)
+
+
+def check_depth(argument: str, depth: int, input_shape: tuple[int, int, int]) -> None:
+    """Raise `InputError` where `depth` stages halve an image to less than a pixel."""
+    height, width, _ = input_shape
+    deepest = (min(height, width) - 1).bit_length()
+    if depth > deepest:
+        raise InputError(
+            f"`{argument}` must be at most {deepest} stages for images of {height}x{width}, which "
+            f"each stage halves. Received: {depth} stages. Take fewer, or enlarge the images with "
+            "`image_size`."
+        )
 
 
 def image_inputs(
@@ -102,4 +115,4 @@ def logits(x: keras.KerasTensor, num_classes: int, *, dropout: float = 0.0) -> k
     """Return the outputs of a network: one float32 logit a class, under mixed precision too."""
     if dropout:
         x = keras.layers.Dropout(dropout)(x)
-    return keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)
+    return keras.layers.Dense(num_classes, dtype="float32", name=LOGITS)(x)

@@ -1,11 +1,11 @@
-"""A plain network of convolutions and poolings: the quickest to a good result on small images."""
+"""A plain network of convolutions and poolings: plain, and each part can be changed."""
 
 from collections.abc import Sequence
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice
 from kclassify.models.blocks import (
     Style,
+    check_depth,
     check_dropout,
     check_whole,
     conv,
@@ -14,7 +14,6 @@ from kclassify.models.blocks import (
     logits,
     norm_act,
 )
-from kclassify.models.whitening import whitening_layer
 
 runtime.prepare()
 
@@ -27,7 +26,6 @@ def convnet(
     *,
     filters: int | Sequence[int] = 32,
     depth: int = 3,
-    whitening: bool = False,
     kernel_size: int = 3,
     activation: str = "relu",
     normalization: str = "batch",
@@ -45,8 +43,6 @@ def convnet(
         num_classes: how many logits.
         filters: width of the first stage; or the widths of all, and then `depth` is not used.
         depth: number of stages.
-        whitening: start with a frozen layer that `fit` computes from the training images; see
-            `set_whitening`. Where `fit` is not used, its weights stay random.
         kernel_size: height and width of every kernel.
         activation: of every hidden layer.
         normalization: ``"batch"``, ``"layer"``, ``"group"`` or ``"none"``.
@@ -71,11 +67,8 @@ def convnet(
     check_dropout(dropout)
     if dense_units is not None:
         check_whole("dense_units", dense_units)
-    check_choice("whitening", str(whitening), ["False", "True"])
-    _check_depth(len(widths), input_shape)
+    check_depth("depth", len(widths), input_shape)
     inputs, x = image_inputs(input_shape)
-    if whitening:
-        x = whitening_layer(input_shape[2])(x)
     for width in widths:
         x = _stage(x, width, style, kernel_size=kernel_size)
     x = keras.layers.GlobalMaxPooling2D()(x)
@@ -92,16 +85,6 @@ def _widths(filters: int | Sequence[int], depth: int) -> list[int]:
         return list(filters)
     check_whole("filters", filters)
     return [filters * 2**stage for stage in range(depth)]
-
-
-def _check_depth(depth: int, input_shape: tuple[int, int, int]) -> None:
-    deepest = (min(input_shape[:2]) - 1).bit_length()
-    if depth > deepest:
-        height, width, _ = input_shape
-        raise InputError(
-            f"`depth` must be at most {deepest} for images of {height}x{width}, which each stage "
-            f"halves. Received: depth={depth}. Lower it, or enlarge the images with `image_size`."
-        )
 
 
 def _stage(

@@ -37,7 +37,6 @@ MODELS: dict[str, Model] = {
         arguments=(
             "filters",
             "depth",
-            "whitening",
             "kernel_size",
             "activation",
             "normalization",
@@ -45,7 +44,12 @@ MODELS: dict[str, Model] = {
             "kernel_initializer",
             "dense_units",
         ),
-        description="stages of two convolutions and a pooling; the quickest to a good result",
+        description="stages of two convolutions and a pooling",
+    ),
+    "fastnet": Model(
+        builder="kclassify.models.fastnet:fastnet",
+        arguments=("filters", "activation"),
+        description="whitened, starts as the identity; the quickest to a good result",
     ),
     "resnet": Model(
         builder="kclassify.models.resnet:resnet",

@@ -35,7 +35,7 @@ def set_whitening(model: keras.Model, images: np.ndarray) -> None:
         >>> import numpy as np
         >>> from kclassify.models.registry import build_model
         >>> from kclassify.models.whitening import set_whitening
-        >>> model = build_model("convnet", input_shape=(8, 8, 1), num_classes=2, whitening=True)
+        >>> model = build_model("fastnet", input_shape=(8, 8, 1), num_classes=2)
         >>> images = np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), "uint8")
         >>> set_whitening(model, images)
         >>> model.get_layer("whitening").kernel.shape

@@ -15,22 +15,28 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.training.schedules import WarmUpThenShape  # noqa: E402
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
 
 class Progress(keras.callbacks.Callback):
     """One bar over all the steps, with the time that is left, and a line for each epoch.
 
     Args:
-        steps: steps of the whole training.
+        schedule: it knows the steps of the whole training, which a time budget changes.
     """
 
-    def __init__(self, steps: int):
+    def __init__(self, schedule: WarmUpThenShape):
         super().__init__()
-        self.bar = tqdm(total=steps, unit="step", desc="training", mininterval=0.5)
+        self.schedule = schedule
+        self.bar = tqdm(total=schedule.total_steps, unit="step", desc="training", mininterval=0.5)
         self.seen = 0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Note where in the epoch the steps are counted from."""
         self.seen = 0
+        self.bar.total = self.schedule.total_steps
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance by the steps that were executed since the last call."""
@@ -42,7 +48,7 @@ class Progress(keras.callbacks.Callback):
         logs = logs or {}
         shown = ("loss", "accuracy", "val_loss", "val_accuracy")
         figures = ", ".join(f"{name} {logs[name]:.4f}" for name in shown if name in logs)
-        self.bar.write(f"epoch {epoch + 1}/{self.params['epochs']}: {figures}")
+        self.bar.write(f"epoch {epoch + 1}: {figures}")
 
     def on_train_end(self, logs=None):
         """Close the bar."""
@@ -54,29 +60,32 @@ class HistoryFile(keras.callbacks.Callback):
 
     Args:
         run: the run to write into.
-        images: images an epoch.
+        batch_size: images a step.
     """
 
-    def __init__(self, run: Run, *, images: int):
+    def __init__(self, run: Run, *, batch_size: int):
         super().__init__()
         self.run = run
-        self.images = images
+        self.batch_size = batch_size
         self.rows: list[dict[str, Any]] = []
+        self.steps = 0
         self.started = 0.0
 
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock."""
+        self.steps = int(self.model.optimizer.iterations)
         self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         """Add a row. The seconds are the epoch's whole wall-clock, validation included."""
         seconds = time.perf_counter() - self.started
+        images = (int(self.model.optimizer.iterations) - self.steps) * self.batch_size
         row = {
             "epoch": epoch + 1,
             **{name: float(value) for name, value in (logs or {}).items()},
             "learning_rate": float(self.model.optimizer.learning_rate),
             "seconds": round(seconds, 3),
-            "images_per_second": round(self.images / seconds, 1),
+            "images_per_second": round(images / seconds, 1),
         }
         self.rows.append(row)
         self.run.write(self.run.history_file, pd.DataFrame(self.rows).set_index("epoch"))
@@ -122,14 +131,28 @@ class BestWeights(keras.callbacks.Callback):
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stop at the first loss that is NaN or infinite."""
+    """Stop soon after the loss is NaN or infinite.
+
+    The running loss of the epoch, which one bad step makes NaN for good, is looked at twice a
+    second: reading it waits for the step to be over, and the next one cannot be queued behind it.
+    """
 
     def __init__(self):
         super().__init__()
         self.step: int | None = None
+        self.looked = 0.0
 
     def on_train_batch_end(self, batch, logs=None):
-        """Check the running loss of the epoch, which one bad step makes NaN for good."""
-        if not math.isfinite((logs or {}).get("loss", 0.0)):
+        """Look at the loss, if it is time."""
+        if time.perf_counter() - self.looked >= SECONDS_BETWEEN_LOOKS:
+            self.looked = time.perf_counter()
+            self._look(logs or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Look at the loss of the whole epoch."""
+        self._look(logs or {})
+
+    def _look(self, logs) -> None:
+        if self.step is None and not math.isfinite(logs.get("loss", 0.0)):
             self.step = int(self.model.optimizer.iterations)
             self.model.stop_training = True

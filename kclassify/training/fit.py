@@ -1,20 +1,18 @@
 """`fit`: from data to a finished run folder."""
 
-import math
 import os
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kclassify import __version__, runtime
-from kclassify.checks import DivergedError, InputError, check_installed
+from kclassify.checks import DivergedError, InputError, check_installed, parse_duration
 from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare, reference, source_name
 from kclassify.data.spec import Source
-from kclassify.models.registry import build_model
+from kclassify.presets import SIZES
 from kclassify.runs import Run, new_run_path, replacing
 
 runtime.prepare()
@@ -22,27 +20,34 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import MIXING  # noqa: E402
-from kclassify.data.pipeline import eval_dataset, first_images, to_device, train_dataset  # noqa: E402
-from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
+from kclassify.data.pipeline import first_images  # noqa: E402
+from kclassify.models.cost import count_parameters  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
-from kclassify.models.whitening import set_whitening  # noqa: E402
+from kclassify.training.batch_size import check_batch_fits, largest_batch  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
     BestWeights,
     HistoryFile,
     Progress,
     StopOnNaN,
 )
-from kclassify.training.losses import build_loss  # noqa: E402
-from kclassify.training.optimizers import build_optimizer, clip_kernels  # noqa: E402
-from kclassify.training.schedules import build_schedule  # noqa: E402
+from kclassify.training.session import (  # noqa: E402
+    Session,
+    build_session,
+    train_batches,
+    validation_batches,
+)
+from kclassify.training.time_budget import (  # noqa: E402
+    Deadline,
+    Plan,
+    estimate,
+    largest_preset,
+    whole_epochs,
+    within_budget,
+)
 
 SAMPLES = 256
-WHITENING_IMAGES = 5000
 # With fewer, batch normalization's moving statistics are still far from those of the images.
 FEW_STEPS = 200
-# Below this many images a call into TensorFlow, the call costs more than the arithmetic.
-IMAGES_PER_EXECUTION = 128
 
 
 def fit(
@@ -64,11 +69,14 @@ def fit(
             folders, a CSV file or DataFrame with the columns `path` and `label`, a pair of arrays
             ``(images, labels)``, a mapping from split names to pairs, or a `tf.data.Dataset`.
         preset: a named recipe (`kclassify presets`); by default the one that the dataset names.
+            ``"auto"`` takes the largest for which `time_budget` has room.
         run_dir: where to write; it must not exist. By default a new folder in ``saved_models/``.
         callbacks: Keras callbacks of your own, called after kclassify's.
         verbose: show what is done, and a progress bar with the time that is left.
         **config: fields of `FitConfig` that differ from the preset; any other name is an
-            argument of the model, such as ``depth=20``.
+            argument of the model, such as ``depth=20``. With ``time_budget="10m"`` all of `fit`
+            takes that long: the first steps are timed, and epochs and schedule follow.
+            ``batch_size="auto"`` takes the largest that memory allows.
 
     Returns:
         The finished `Run`.
@@ -83,22 +91,33 @@ def fit(
         >>> run.summary["epochs_trained"]
         1
     """
-    preset = preset or default_preset(data)
-    settings = resolve(preset, config)
+    began = time.perf_counter()
+    settings = _first_settings(data, preset, config)
     if settings.tensorboard:
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
     path = new_run_path(run_dir, name=f"{source_name(data)}-{settings.model}", config=settings)
     say = print if verbose else _silent
     runtime.set_threads(settings.threads)
     source = prepare(load_source(data, settings), settings, verbose=verbose)
-    session = _build(source, settings)
+    preset, settings = _settle(source, data, preset, config, began=began)
+    session = build_session(source, settings)
+    check_batch_fits(session)
+    say(_description(source, session, path))
+    plan, end = whole_epochs(session), None
+    if settings.time_budget is not None:
+        end = began + parse_duration("time_budget", settings.time_budget)
+        plan = within_budget(session, source, started=began)
+        say(estimate(session, plan, end=end))
+    say(_notes(source, plan), end="")
     run = Run(path, source)
-    say(_plan(source, session, path))
     manifest = _manifest(data, preset, settings, source)
     _write_start(run, manifest, source)
     started = time.perf_counter()
+    deadline = [] if end is None else [Deadline(session, plan, end=end)]
     try:
-        best, nan = _train(session, run, source, callbacks=callbacks, verbose=verbose)
+        best, nan = _train(
+            session, run, source, plan, callbacks=[*callbacks, *deadline], verbose=verbose
+        )
     except KeyboardInterrupt as stop:
         advice = f"; {run} holds no finished run. Delete it, or choose another run_dir."
         raise KeyboardInterrupt(advice) from stop
@@ -107,115 +126,66 @@ def fit(
     return run
 
 
-@dataclass(frozen=True)
-class _Session:
-    model: keras.Model
-    config: FitConfig
-    device: str
-    steps: int
-
-    @property
-    def steps_per_execution(self) -> int:
-        """Steps a call into TensorFlow; it divides the epoch, since Keras runs over its end."""
-        most = math.ceil(IMAGES_PER_EXECUTION / self.config.batch_size)
-        return max(count for count in range(1, most + 1) if self.steps % count == 0)
-
-
-def _build(source: Source, config: FitConfig) -> _Session:
-    """Build and compile the model; whatever is wrong with the configuration shows here."""
-    device = runtime.resolve_device(config.device)
-    policy = runtime.mixed_precision_policy(device) if config.mixed_precision else "float32"
-    runtime.seed_everything(config.seed, deterministic=config.deterministic)
-    steps = len(source.splits["train"]) // config.batch_size
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(policy)
-    try:
-        with tf.device(device):
-            model = build_model(
-                config.model,
-                input_shape=source.input_shape,
-                num_classes=source.num_classes,
-                **config.model_args,
-            )
-            set_whitening(model, first_images(source.splits["train"], WHITENING_IMAGES))
-    finally:
-        keras.config.set_dtype_policy(before)
-    session = _Session(model, config, device, steps)
-    _compile(session, source)
-    return session
+def _first_settings(data: Any, preset: str | None, options: Mapping[str, Any]) -> FitConfig:
+    """Return the configuration by which the data is loaded; `_settle` chooses what is "auto"."""
+    if preset == "auto" and options.get("time_budget") is None:
+        raise InputError(
+            "`preset` must be a preset's name where no time is given. Received: preset='auto'. "
+            'Give a time too, such as time_budget="10m".'
+        )
+    first = SIZES[0] if preset == "auto" else preset or default_preset(data)
+    if options.get("batch_size") == "auto":
+        # One image is a batch that no data is too small for.
+        options = {**options, "batch_size": 1}
+    return resolve(first, options)
 
 
-def _compile(session: _Session, source: Source) -> None:
-    config, model = session.config, session.model
-    if config.weight_clip:
-        clip_kernels(model, config.weight_clip)
-    schedule = build_schedule(config, total_steps=session.steps * config.epochs)
-    model.compile(
-        optimizer=build_optimizer(config, schedule),
-        loss=build_loss(config, source.splits["train"], source.class_names),
-        metrics=[_accuracy(soft=_soft(source, config))],
-        steps_per_execution=session.steps_per_execution,
-        # XLA compiles for minutes on a CPU and is not faster there.
-        jit_compile="auto" if session.device.startswith("GPU") else False,
-    )
-
-
-def _soft(source: Source, config: FitConfig) -> bool:
-    return config.augmentation in MIXING or source.splits["train"].soft
-
-
-def _accuracy(*, soft: bool) -> keras.metrics.Metric:
-    kind = keras.metrics.CategoricalAccuracy if soft else keras.metrics.SparseCategoricalAccuracy
-    return kind(name="accuracy")
+def _settle(
+    source: Source, data: Any, preset: str | None, options: Mapping[str, Any], *, began: float
+) -> tuple[str, FitConfig]:
+    """Choose the preset and the batch size, where they are "auto"."""
+    given = {name: value for name, value in options.items() if value != "auto"}
+    if preset == "auto":
+        preset = largest_preset(source, given, started=began)
+    preset = preset or default_preset(data)
+    settings = resolve(preset, given)
+    if options.get("batch_size") == "auto":
+        settings = largest_batch(source, settings)
+    return preset, settings
 
 
 def _train(
-    session: _Session,
+    session: Session,
     run: Run,
     source: Source,
+    plan: Plan,
     *,
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: bool,
 ) -> tuple[BestWeights, StopOnNaN]:
-    config, steps = session.config, session.steps
-    train, validation = _datasets(session, source)
+    config = session.config
     best = BestWeights(run, patience=config.early_stopping)
     nan = StopOnNaN()
-    ours = [nan, HistoryFile(run, images=steps * config.batch_size), best]
+    ours = [nan, HistoryFile(run, batch_size=config.batch_size), best]
     if config.ema is not None:
         # Before the others, so that they see the averaged weights at an epoch's end.
         ours.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
     if config.tensorboard:
         ours.append(keras.callbacks.TensorBoard(run.path / "tensorboard"))
     if verbose:
-        ours.append(Progress(steps * config.epochs))
+        ours.append(Progress(session.schedule))
     with tf.device(session.device):
         session.model.fit(
-            train,
-            validation_data=validation,
-            epochs=config.epochs,
-            steps_per_epoch=steps,
+            train_batches(session, source, epochs=plan.epochs, steps=plan.steps),
+            validation_data=validation_batches(session, source),
+            epochs=plan.epochs,
+            steps_per_epoch=session.steps,
             # The order is the dataset's own, a function of seed and epoch.
             shuffle=False,
             callbacks=[*ours, *callbacks],
             verbose=0,
         )
     return best, nan
-
-
-def _datasets(session: _Session, source: Source) -> tuple[tf.data.Dataset, tf.data.Dataset]:
-    config = session.config
-    num_classes = source.num_classes if _soft(source, config) else None
-    train = train_dataset(
-        source.splits["train"],
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=config.seed,
-        augmentation=config.augmentation,
-        num_classes=num_classes,
-    )
-    validation = eval_dataset(source.splits["validation"], batch_size=256, num_classes=num_classes)
-    return to_device(train, session.device), to_device(validation, session.device)
 
 
 def _write_start(run: Run, manifest: dict[str, Any], source: Source) -> None:
@@ -254,7 +224,7 @@ def _samples(source: Source) -> dict[str, np.ndarray]:
 
 
 def _finish(
-    run: Run, session: _Session, best: BestWeights, nan: StopOnNaN, *, seconds: float
+    run: Run, session: Session, best: BestWeights, nan: StopOnNaN, *, seconds: float
 ) -> None:
     """Save the best model, or say that there is none."""
     stopped = "nan" if nan.step is not None else best.stopped
@@ -271,10 +241,9 @@ def _finish(
 
 
 def _save(
-    run: Run, session: _Session, best: BestWeights, *, stopped: str | None, seconds: float
+    run: Run, session: Session, best: BestWeights, *, stopped: str | None, seconds: float
 ) -> None:
-    # A new Model over the same layers: without the compiled state, which plain Keras cannot read.
-    model = keras.Model(session.model.input, session.model.output, name=session.model.name)
+    model = session.trained_network()
     with replacing(run.model_file) as beside:
         model.save(beside)
     rows = run.history
@@ -283,7 +252,7 @@ def _save(
         "val_accuracy": best.best[0],
         "weights_sha256": weights_hash(model),
         "parameters": count_parameters(model),
-        "macs": count_macs(model),
+        "macs": session.macs,
         "training_seconds": round(seconds, 1),
         "epochs_trained": len(rows),
         "stopped": stopped,
@@ -291,33 +260,34 @@ def _save(
     run.write(run.summary_file, summary)
 
 
-def _plan(source: Source, session: _Session, path: os.PathLike[str]) -> str:
+def _description(source: Source, session: Session, path: os.PathLike[str]) -> str:
     sizes = ", ".join(f"{len(part):,} {split}" for split, part in source.splits.items())
     height, width, channels = source.input_shape
     config = session.config
+    epochs = "" if config.time_budget else f"{config.epochs} epochs of "
     return (
         f"data      {source.name}: {sizes}; {source.num_classes} classes, "
         f"{height}x{width}x{channels}\n"
-        f"model     {config.model}: {count_parameters(session.model):,} parameters, "
-        f"{count_macs(session.model):,} MACs an image\n"
-        f"training  {config.epochs} epochs of {session.steps:,} steps of {config.batch_size} "
-        f"images, {config.optimizer}, on {session.device}, XLA "
+        f"model     {config.model}: {count_parameters(session.network):,} parameters, "
+        f"{session.macs:,} MACs an image\n"
+        f"training  {epochs}{session.steps:,} steps of {config.batch_size} "
+        f"images, {config.optimizer}, {session.policy}, on {session.device}, XLA "
         f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
-        f"run       {path}{_notes(source, session)}"
+        f"run       {path}"
     )
 
 
-def _notes(source: Source, session: _Session) -> str:
-    steps = session.steps * session.config.epochs
-    left_out = f"\nnote      {len(source.skipped)} images left out: " + ", ".join(
+def _notes(source: Source, plan: Plan) -> str:
+    left_out = f"note      {len(source.skipped)} images left out: " + ", ".join(
         path for path, _ in source.skipped[:3]
     )
     few = (
-        f"\nnote      only {steps} steps in all, too few for most networks: raise `epochs` or "
+        f"note      only {plan.steps} steps in all, too few for most networks: raise `epochs` or "
         "lower `batch_size`"
     )
-    return (left_out if source.skipped else "") + (few if steps < FEW_STEPS else "")
+    notes = [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
+    return "".join(f"{note}\n" for note in notes)
 
 
-def _silent(*_: object) -> None:
+def _silent(*_: object, **__: object) -> None:
     """Print nothing."""

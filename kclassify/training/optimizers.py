@@ -9,6 +9,8 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.training.muon import ConvolutionMuon  # noqa: E402
+
 OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "sgd": keras.optimizers.SGD,
     "momentum": lambda **options: keras.optimizers.SGD(momentum=0.9, **options),
@@ -18,17 +20,30 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
     "lion": keras.optimizers.Lion,
-    # Keras's Muon takes matrices only and updates every other weight as AdamW does.
-    "muon": lambda weight_decay, **options: keras.optimizers.Muon(
-        weight_decay=weight_decay or 0.0, adam_weight_decay=weight_decay or 0.0, **options
+    # The momentum, iterations and ratio of rates are those of short trainings (Jordan 2024).
+    "muon": lambda weight_decay, **options: ConvolutionMuon(
+        weight_decay=0.0,
+        adam_weight_decay=weight_decay or 0.0,
+        adam_lr_ratio=0.1,
+        adam_beta_2=0.95,
+        momentum=0.6,
+        ns_steps=3,
+        **options,
     ),
 }
 
 
 def build_optimizer(
-    config: FitConfig, schedule: keras.optimizers.schedules.LearningRateSchedule
+    config: FitConfig,
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    *,
+    policy: str = "float32",
 ) -> keras.optimizers.Optimizer:
-    """Return the optimizer that `config` names; biases and normalization are not decayed."""
+    """Return the optimizer that `config` names; biases and normalization are not decayed.
+
+    Under the dtype policy ``"mixed_float16"`` the loss is scaled, so that small gradients are not
+    rounded to zero.
+    """
     optimizer = OPTIMIZERS[config.optimizer](
         learning_rate=schedule,
         weight_decay=config.weight_decay or None,
@@ -38,6 +53,8 @@ def build_optimizer(
     )
     if config.weight_decay:
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    if policy == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
 
 

@@ -36,32 +36,41 @@ class WarmUpThenShape(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         learning_rate: the highest rate.
         shape: a name in `SHAPES`.
-        total_steps: steps of the whole training.
-        warmup_steps: how many of them the rise takes.
+        total_steps: steps of the whole training; `set_total_steps` changes it while it runs.
+        warmup: share of the steps that the rise takes.
     """
 
-    def __init__(self, learning_rate: float, shape: str, total_steps: int, warmup_steps: int):
+    def __init__(self, learning_rate: float, shape: str, total_steps: int, warmup: float):
         self.learning_rate = learning_rate
         self.shape = shape
-        self.total_steps = total_steps
-        self.warmup_steps = warmup_steps
+        self.warmup = warmup
+        # A variable, so that a change of plan does not need a new graph.
+        self._total = keras.Variable(total_steps, dtype="float32", trainable=False)
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return int(self._total)
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Stretch or shorten what is left of the schedule."""
+        self._total.assign(total_steps)
 
     def __call__(self, step):
         step = ops.cast(step, "float32")
-        left = max(1, self.total_steps - self.warmup_steps)
-        done = ops.clip((step - self.warmup_steps) / left, 0.0, 1.0)
-        rising = (step + 1.0) / max(1, self.warmup_steps)
+        total = ops.convert_to_tensor(self._total)
+        rise = ops.round(self.warmup * total)
+        done = ops.clip((step - rise) / ops.maximum(1.0, total - rise), 0.0, 1.0)
+        rising = (step + 1.0) / ops.maximum(1.0, rise)
         return self.learning_rate * ops.minimum(rising, SHAPES[self.shape](done))
 
     def get_config(self):
         """Return the constructor's arguments."""
-        names = ("learning_rate", "shape", "total_steps", "warmup_steps")
+        names = ("learning_rate", "shape", "total_steps", "warmup")
         return {name: getattr(self, name) for name in names}
 
 
 def build_schedule(config: FitConfig, *, total_steps: int) -> WarmUpThenShape:
     """Return the schedule of `config` over `total_steps`; a constant one has no warm-up."""
     warmup = 0.0 if config.schedule == "constant" else config.warmup
-    return WarmUpThenShape(
-        config.learning_rate, config.schedule, total_steps, round(warmup * total_steps)
-    )
+    return WarmUpThenShape(config.learning_rate, config.schedule, total_steps, warmup)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from kclassify.models.registry import MODELS, build_model
+from kclassify.models.training_form import training_form
 
 SHAPE = (32, 32, 3)
 # The smallest of each family; what is not here is tested with its defaults.
 SMALL = {
     "convnet": {"filters": 8},
+    "fastnet": {"filters": (8, 16)},
     "resnet": {"depth": 8},
     "wide_resnet": {"depth": 10, "width": 1},
     "application": {"backbone": "MobileNetV3Small"},
@@ -127,3 +129,26 @@ def test_one_step_changes_every_trainable_weight(name):
 def test_same_seed_gives_same_weights(name):
     for one, other in zip(shared(name).get_weights(), build(name).get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_the_form_for_training_gives_the_same_answers(name, policy):
+    model, form = shared(name), training_form(shared(name), policy=policy)
+    tolerance = 1e-4 if policy == "float32" else 0.05
+    assert [w.shape for w in form.weights] == [w.shape for w in model.weights]
+    assert len(form.trainable_variables) == len(model.trainable_variables)
+    expected = model(images(), training=False).numpy()
+    found = form(images(), training=False).numpy()
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+    assert form.output.dtype == "float32"
+
+
+def test_the_form_for_training_learns_the_same_statistics(name):
+    if name == "application":
+        pytest.skip("its dropout draws other numbers")
+    model, form = build(name), training_form(build(name))
+    np.testing.assert_allclose(
+        form(images(), training=True), model(images(), training=True), atol=2e-4, rtol=1e-3
+    )
+    for found, expected in zip(form.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)

@@ -54,7 +54,7 @@ def test_numpys_numbers_and_lists_are_taken(tmp_path):
         ("convnet", {"filters": 0}, "`filters` must be a whole number of at least 1"),
         ("convnet", {"kernel_size": 2.5}, "`kernel_size` must be a whole number"),
         ("convnet", {"depth": 0}, "`depth` must be a whole number"),
-        ("convnet", {"depth": 4}, "`depth` must be at most 3 for images of 8x8"),
+        ("convnet", {"depth": 4}, "`depth` must be at most 3 stages for images of 8x8"),
         ("convnet", {"dropout": 1.0}, "`dropout` must be a number of at least 0 and below 1"),
         ("convnet", {"dropout": "half"}, "`dropout` must be a number"),
         ("convnet", {"dense_units": 0}, "`dense_units` must be a whole number"),

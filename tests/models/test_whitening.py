@@ -28,7 +28,7 @@ def test_the_answers_on_the_images_are_white():
 
 def test_the_layer_of_a_model_holds_the_filters_and_their_negatives_frozen():
     images = smooth_images(channels=1)
-    model = build_model("convnet", input_shape=(8, 8, 1), num_classes=3, depth=2, whitening=True)
+    model = build_model("fastnet", input_shape=(8, 8, 1), num_classes=3, filters=(4, 8))
     set_whitening(model, images)
     layer = model.get_layer("whitening")
     kernel = np.asarray(layer.kernel)

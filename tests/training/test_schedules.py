@@ -34,6 +34,6 @@ def test_known_values():
 
 
 def test_config_round_trip():
-    schedule = WarmUpThenShape(0.1, "cosine", 100, 10)
+    schedule = WarmUpThenShape(0.1, "cosine", 100, 0.1)
     again = WarmUpThenShape.from_config(schedule.get_config())
     assert float(again(37)) == float(schedule(37))

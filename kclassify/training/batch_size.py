@@ -1,0 +1,103 @@
+"""The batch size that the memory allows."""
+
+import math
+from pathlib import Path
+
+from kclassify import runtime
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.data.spec import Source
+
+runtime.prepare()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from kclassify.training.session import Session, build_session  # noqa: E402
+from kclassify.training.time_budget import measure_pace  # noqa: E402
+
+# An epoch of fewer steps learns little, whatever memory there is.
+FEWEST_STEPS = 50
+# The gradients need as much again as the activations, and something else may need some too.
+SHARE_OF_MEMORY = 1 / 4
+# Whose step grows with the gradient; for the others the rate grows with the root of the batch.
+LINEAR = ("sgd", "momentum", "nesterov")
+
+
+def activation_bytes(model: keras.Model) -> int:
+    """Return the bytes that the layers' outputs for one image take in float32.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+        >>> activation_bytes(model)  # 6 x 6 x 4 numbers of 4 bytes
+        576
+    """
+    return sum(_output_bytes(layer) for layer in model.layers)
+
+
+def _output_bytes(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.Model):
+        return activation_bytes(layer)
+    if isinstance(layer, keras.layers.InputLayer):
+        return 0
+    return 4 * math.prod(layer.output.shape[1:])
+
+
+def bytes_per_image(session: Session) -> int:
+    """Return the bytes that the activations of one image take in the session's dtype."""
+    return activation_bytes(session.network) // (1 if session.policy == "float32" else 2)
+
+
+def available_memory() -> int | None:
+    """Return the bytes that this machine can give to a new process, where Linux says so."""
+    meminfo = Path("/proc/meminfo")
+    lines = meminfo.read_text().splitlines() if meminfo.exists() else []
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(found[0]) if found else None
+
+
+def check_batch_fits(session: Session) -> None:
+    """Raise `InputError` for a batch whose activations alone are more than the memory.
+
+    Memory of accelerators is not looked at: there TensorFlow says so itself.
+    """
+    available, batch_size = available_memory(), session.config.batch_size
+    one = bytes_per_image(session)
+    if available is None or session.device != "CPU:0" or one * batch_size <= available:
+        return
+    raise InputError(
+        f"`batch_size` must be at most {available // one:,} for this network and the "
+        f"{available / 2**30:.1f} GB of memory that are free. Received: batch_size={batch_size}. "
+        'Lower it, or take "auto".'
+    )
+
+
+def largest_batch(source: Source, config: FitConfig) -> FitConfig:
+    """Return `config` with the largest batch size that memory allows, and its rate scaled to it.
+
+    It is a power of two and leaves at least 50 steps an epoch. The learning rate grows in
+    proportion (Goyal et al. 2017), or with the root for optimizers whose step does not depend on
+    the gradient's size (Malladi et al. 2022). A step is tried, and halved while it runs out of
+    memory.
+    """
+    session = build_session(source, config)
+    one, available = bytes_per_image(session), available_memory() or 2**32
+    most = min(len(source.splits["train"]) // FEWEST_STEPS, SHARE_OF_MEMORY * available / one)
+    batch_size = 2 ** int(math.log2(max(1, most)))
+    while True:
+        scaled = _scaled(config, batch_size)
+        try:
+            measure_pace(build_session(source, scaled), source, seconds=0)
+        except tf.errors.ResourceExhaustedError:
+            if batch_size == 1:
+                raise
+            batch_size //= 2
+        else:
+            return scaled
+
+
+def _scaled(config: FitConfig, batch_size: int) -> FitConfig:
+    power = 1.0 if config.optimizer in LINEAR else 0.5
+    rate = config.learning_rate * (batch_size / config.batch_size) ** power
+    return config.replace(batch_size=batch_size, learning_rate=rate)

@@ -1,0 +1,156 @@
+"""What a training is made of: the network, its form for training, compiled, and the batches."""
+
+import math
+from dataclasses import dataclass
+
+from kclassify import runtime
+from kclassify.config import FitConfig
+from kclassify.data.spec import Source
+from kclassify.models.registry import build_model
+
+runtime.prepare()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from kclassify.data.augmentation import MIXING  # noqa: E402
+from kclassify.data.pipeline import eval_dataset, first_images, to_device, train_dataset  # noqa: E402
+from kclassify.data.progressive import growing  # noqa: E402
+from kclassify.models.cost import count_macs  # noqa: E402
+from kclassify.models.training_form import training_form  # noqa: E402
+from kclassify.models.whitening import set_whitening  # noqa: E402
+from kclassify.training.losses import build_loss  # noqa: E402
+from kclassify.training.optimizers import build_optimizer, clip_kernels  # noqa: E402
+from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
+
+WHITENING_IMAGES = 5000
+# Below this many images a call into TensorFlow, the call costs more than the arithmetic.
+IMAGES_PER_EXECUTION = 128
+VALIDATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Session:
+    """A training that is ready to start.
+
+    Attributes:
+        network: what is saved at the end: Keras's own layers in float32.
+        model: what is trained: the same weights in the form of `training_form`, compiled.
+        schedule: the learning rate over time, whose length can still be set.
+        config: the resolved configuration.
+        device: TensorFlow's name of it.
+        policy: the dtype policy of `model`.
+        steps: steps of one pass over the training images.
+        soft: whether labels are `(batch_size, num_classes)`.
+    """
+
+    network: keras.Model
+    model: keras.Model
+    schedule: WarmUpThenShape
+    config: FitConfig
+    device: str
+    policy: str
+    steps: int
+    soft: bool
+
+    @property
+    def steps_per_execution(self) -> int:
+        """Steps a call into TensorFlow; it divides the epoch, since Keras runs over its end."""
+        most = math.ceil(IMAGES_PER_EXECUTION / self.config.batch_size)
+        return max(count for count in range(1, most + 1) if self.steps % count == 0)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image's way forward."""
+        return count_macs(self.network)
+
+    def trained_network(self) -> keras.Model:
+        """Return `network` with the weights that `model` has now."""
+        self.network.set_weights(self.model.get_weights())
+        return self.network
+
+
+def build_session(source: Source, config: FitConfig) -> Session:
+    """Build and compile; whatever is wrong with the configuration shows here.
+
+    Raises:
+        InputError: the device does not exist, or the network does not take its arguments.
+    """
+    device = runtime.resolve_device(config.device)
+    policy = runtime.mixed_precision_policy(device, config.mixed_precision)
+    runtime.seed_everything(config.seed, deterministic=config.deterministic)
+    steps = len(source.splits["train"]) // config.batch_size
+    with tf.device(device):
+        network = build_model(
+            config.model,
+            input_shape=source.input_shape,
+            num_classes=source.num_classes,
+            **config.model_args,
+        )
+        set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
+        model = training_form(network, policy=policy, any_size=config.progressive is not None)
+    schedule = build_schedule(config, total_steps=steps * config.epochs)
+    soft = config.augmentation in MIXING or source.splits["train"].soft
+    session = Session(network, model, schedule, config, device, policy, steps, soft)
+    _compile(session, source)
+    return session
+
+
+def _compile(session: Session, source: Source) -> None:
+    config, model = session.config, session.model
+    if config.weight_clip:
+        clip_kernels(model, config.weight_clip)
+    model.compile(
+        optimizer=build_optimizer(config, session.schedule, policy=session.policy),
+        loss=build_loss(config, source.splits["train"], source.class_names),
+        metrics=[_accuracy(soft=session.soft)],
+        steps_per_execution=session.steps_per_execution,
+        # XLA compiles for minutes on a CPU and is not faster there.
+        jit_compile="auto" if session.device.startswith("GPU") else False,
+    )
+
+
+def _accuracy(*, soft: bool) -> keras.metrics.Metric:
+    kind = keras.metrics.CategoricalAccuracy if soft else keras.metrics.SparseCategoricalAccuracy
+    return kind(name="accuracy")
+
+
+def train_batches(
+    session: Session,
+    source: Source,
+    *,
+    epochs: int,
+    steps: int = 1,
+    scales: tuple[float, ...] | None = None,
+) -> tf.data.Dataset:
+    """Return the batches of `epochs` passes, on the session's device.
+
+    Args:
+        session: it says how batches are made.
+        source: the data.
+        epochs: how many passes.
+        steps: of the whole training, of which each size of growing images has an equal part.
+        scales: the sizes, where they are not the configuration's.
+    """
+    config = session.config
+    dataset = train_dataset(
+        source.splits["train"],
+        batch_size=config.batch_size,
+        epochs=epochs,
+        seed=config.seed,
+        augmentation=config.augmentation,
+        num_classes=source.num_classes if session.soft else None,
+    )
+    if config.progressive is not None:
+        dataset = growing(dataset, scales or config.progressive, steps=steps)
+    return to_device(dataset, session.device)
+
+
+def validation_batches(session: Session, source: Source) -> tf.data.Dataset:
+    """Return the validation images once, on the session's device."""
+    dataset = eval_dataset(
+        source.splits["validation"],
+        batch_size=VALIDATION_BATCH,
+        num_classes=source.num_classes if session.soft else None,
+    )
+    return to_device(dataset, session.device)

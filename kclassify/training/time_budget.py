@@ -1,0 +1,257 @@
+"""A training that ends when it was told to: its length follows from the speed that is measured."""
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from kclassify import runtime
+from kclassify.checks import InputError, parse_duration
+from kclassify.config import FitConfig, resolve
+from kclassify.data.spec import Source
+from kclassify.models.registry import build_model
+from kclassify.presets import SIZES
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+from kclassify.models.cost import count_macs  # noqa: E402
+from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
+
+# What measuring may take, and how many calls into TensorFlow it takes at least.
+MEASURING_SHARE, MEASURING_SECONDS, MEASURED_CALLS = 0.03, 5.0, 4
+# Writing the model and the summary, after the last epoch.
+FINISHING_SECONDS = 1.0
+# A step forward alone takes about a third of one that learns.
+FORWARD_SHARE = 1 / 3
+# Room for a machine that turns out faster than it was measured.
+ROOM = 1.5
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long a training is.
+
+    Attributes:
+        steps: of the whole training.
+        epochs: the most passes that it can take; with a time budget the last one ends early.
+        pace: seconds of a step in each of the equal parts of the steps that have images of one
+            size; empty where nothing was measured.
+    """
+
+    steps: int
+    epochs: int
+    pace: tuple[float, ...] = ()
+
+    def seconds(self, first: int, last: int) -> float:
+        """Return what the steps from `first` to before `last` take."""
+        return sum(
+            max(0, min(last, end) - max(first, start)) * step for start, end, step in self._parts()
+        )
+
+    def steps_within(self, seconds: float, *, first: int) -> int:
+        """Return the step at which `seconds` are over, counted from the step `first`."""
+        for start, end, step in self._parts():
+            begin = max(first, start)
+            if seconds < max(0, end - begin) * step:
+                return begin + max(0, math.floor(seconds / step))
+            seconds -= max(0, end - begin) * step
+        return first
+
+    def _parts(self) -> Iterator[tuple[int, float, float]]:
+        for place, step in enumerate(self.pace):
+            start = place * self.steps // len(self.pace)
+            end = (place + 1) * self.steps // len(self.pace)
+            yield start, end if place + 1 < len(self.pace) else math.inf, step
+
+
+def whole_epochs(session: Session) -> Plan:
+    """Return the plan that the configuration's `epochs` say."""
+    epochs = session.config.epochs
+    return Plan(epochs * session.steps, epochs)
+
+
+def within_budget(session: Session, source: Source, *, started: float) -> Plan:
+    """Return the plan that ends `config.time_budget` after `started`, and set the schedule to it.
+
+    Some real steps are measured; then weights, optimizer and seeds are put back.
+
+    Args:
+        session: not trained yet.
+        source: its data.
+        started: when the time began to count, by `time.perf_counter`.
+
+    Raises:
+        InputError: the time is too short for a single step.
+    """
+    budget = parse_duration("time_budget", session.config.time_budget or "")
+    pace = measure_pace(session, source, seconds=min(MEASURING_SECONDS, MEASURING_SHARE * budget))
+    step = sum(pace) / len(pace)
+    batches = len(source.splits["validation"]) / session.config.batch_size
+    validation = batches * pace[-1] * FORWARD_SHARE
+    gone = time.perf_counter() - started
+    # Each pass ends with a validation, and the steps before are what is left for learning.
+    left = budget - gone - FINISHING_SECONDS
+    passes = math.ceil(left / (session.steps * step + validation))
+    steps = math.floor((left - passes * validation) / step)
+    if steps < session.steps_per_execution:
+        least = gone + FINISHING_SECONDS + validation + session.steps_per_execution * step
+        raise InputError(
+            f"`time_budget` must be at least {math.ceil(least) + 1}s for this data and model on "
+            f"this machine. Received: time_budget={session.config.time_budget!r}; {gone:.0f} s "
+            f"had gone by when the first steps were measured, and one takes {step:.3g} s."
+        )
+    session.schedule.set_total_steps(steps)
+    return Plan(steps, math.ceil(ROOM * steps / session.steps) + 1, pace)
+
+
+def largest_preset(source: Source, options: Mapping[str, Any], *, started: float) -> str:
+    """Return the largest preset of `SIZES` whose epochs the time budget has room for.
+
+    The smallest is measured; the others take as much longer as they have multiply-accumulates.
+    It is the answer too where none has room: `within_budget` shortens it.
+
+    Args:
+        source: the data.
+        options: what was given to `fit`, a `time_budget` among it.
+        started: when the time began to count.
+    """
+    smallest, *larger = SIZES
+    session = build_session(source, resolve(smallest, options))
+    pace = measure_pace(session, source, seconds=MEASURING_SECONDS)
+    images = session.steps * session.config.batch_size
+    macs_a_second = session.macs * session.config.batch_size / pace[-1]
+    budget = parse_duration("time_budget", options["time_budget"])
+    left = budget - (time.perf_counter() - started)
+    for name in reversed(larger):
+        config = resolve(name, options)
+        if _macs(config, source) * config.epochs * images / macs_a_second <= left:
+            return name
+    return smallest
+
+
+def _macs(config: FitConfig, source: Source) -> int:
+    shape, classes = source.input_shape, source.num_classes
+    return count_macs(
+        build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
+    )
+
+
+def measure_pace(session: Session, source: Source, *, seconds: float) -> tuple[float, ...]:
+    """Return the seconds of a step for each size of the images, measured on real steps.
+
+    About `seconds` are spent on each size; then weights, optimizer and seeds are put back.
+    """
+    model = session.model
+    model.optimizer.build(model.trainable_variables)
+    variables = [*model.variables, *model.optimizer.variables]
+    before = [variable.numpy() for variable in variables]
+    scales = session.config.progressive or (1.0,)
+    pace = tuple(_measure_step(session, source, scale, seconds=seconds) for scale in scales)
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    return pace
+
+
+def _measure_step(session: Session, source: Source, scale: float, *, seconds: float) -> float:
+    stopwatch = Stopwatch(seconds)
+    session.model.fit(
+        train_batches(session, source, epochs=1, scales=(scale,)),
+        steps_per_epoch=session.steps,
+        shuffle=False,
+        callbacks=[stopwatch],
+        verbose=0,
+    )
+    return stopwatch.step_seconds
+
+
+class Stopwatch(keras.callbacks.Callback):
+    """Time steps for `seconds` after the first, which traces the graph, and stop."""
+
+    def __init__(self, seconds: float):
+        super().__init__()
+        self.seconds = seconds
+        self.begun = 0.0
+        self.ends: list[tuple[int, float]] = []
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self.begun = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Note the time, and stop when there has been enough of it."""
+        # Reading a value waits for the step to be over.
+        float(logs["loss"])
+        self.ends.append((batch + 1, time.perf_counter()))
+        enough = self.ends[-1][1] - self.ends[0][1] >= self.seconds
+        self.model.stop_training = enough and len(self.ends) > MEASURED_CALLS
+
+    @property
+    def step_seconds(self) -> float:
+        """Seconds of a step; where there was one call only, its tracing is counted too."""
+        steps, end = self.ends[-1]
+        first, begun = self.ends[0] if len(self.ends) > 1 else (0, self.begun)
+        return (end - begun) / (steps - first)
+
+
+class Deadline(keras.callbacks.Callback):
+    """Stop after the plan's last step, planned anew after each pass so as to end in time.
+
+    It must be the last callback, so that it sees the time that the others take.
+
+    Args:
+        session: what is trained.
+        plan: made by `within_budget`.
+        end: when all must be over, by `time.perf_counter`.
+    """
+
+    def __init__(self, session: Session, plan: Plan, *, end: float):
+        super().__init__()
+        self.session = session
+        self.plan, self.steps = plan, plan.steps
+        self.end = end
+        self.done = 0
+        self.before = 0
+        self.began = self.trained = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note when the pass begins."""
+        self.before, self.began = self.done, time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop after the last step."""
+        self.done = self.before + batch + 1
+        self.trained = time.perf_counter()
+        if self.done >= self.steps:
+            self.model.stop_training = True
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Set how many steps the time that is left has room for."""
+        if self.model.stop_training:
+            return
+        now = time.perf_counter()
+        # How much slower the pass was than planned, which the rest will be too.
+        factor = (self.trained - self.began) / self.plan.seconds(self.before, self.done)
+        between = now - self.trained
+        left = self.end - now - FINISHING_SECONDS
+        one_pass = self.plan.seconds(self.done, self.done + self.session.steps) * factor
+        passes = math.ceil(left / (one_pass + between))
+        rest = (left - passes * between) / factor
+        self.steps = self.plan.steps_within(rest, first=self.done)
+        if self.steps <= self.done:
+            self.model.stop_training = True
+        else:
+            self.session.schedule.set_total_steps(self.steps)
+
+
+def estimate(session: Session, plan: Plan, *, end: float) -> str:
+    """Return the line that is printed before a training with a time budget."""
+    speed = session.config.batch_size * plan.steps / plan.seconds(0, plan.steps)
+    ends = datetime.now() + timedelta(seconds=end - time.perf_counter())
+    return (
+        f"budget    {session.config.time_budget}: {speed:,.0f} images a second, "
+        f"{plan.steps / session.steps:.2f} epochs ({plan.steps:,} steps), ends at {ends:%H:%M:%S}"
+    )

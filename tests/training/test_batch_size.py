@@ -1,0 +1,55 @@
+import pytest
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.data.sources import load_source, prepare
+from kclassify.training import batch_size
+
+
+def prepared(arrays, options):
+    fields = {"model": "convnet", "model_args": {"filters": 4, "depth": 1}, "batch_size": 8}
+    config = kclassify.FitConfig(**fields, **options)
+    return prepare(load_source(arrays, config), config, verbose=False), config
+
+
+def test_a_batch_that_no_memory_holds_is_refused(tiny_arrays, tiny_options, monkeypatch):
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 10_000)
+    with pytest.raises(InputError, match="`batch_size` must be at most"):
+        kclassify.fit(tiny_arrays, run_dir="r", **tiny_options)
+
+
+def test_auto_takes_what_a_share_of_memory_holds(tiny_arrays, monkeypatch):
+    source, config = prepared(tiny_arrays, {"mixed_precision": False})
+    monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
+    session = batch_size.build_session(source, config)
+    one = batch_size.bytes_per_image(session)
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 4 * 20 * one)
+    assert batch_size.largest_batch(source, config).batch_size == 16
+
+
+def test_auto_halves_when_a_step_runs_out_of_memory(tiny_arrays, monkeypatch):
+    import tensorflow as tf
+
+    tried = []
+
+    def measure(session, source, *, seconds):
+        tried.append(session.config.batch_size)
+        if session.config.batch_size > 4:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    source, config = prepared(tiny_arrays, {})
+    monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(batch_size, "measure_pace", measure)
+    assert batch_size.largest_batch(source, config).batch_size == 4
+    assert tried == [32, 16, 8, 4]
+
+
+@pytest.mark.parametrize(("optimizer", "factor"), [("nesterov", 4.0), ("adam", 2.0)])
+def test_the_rate_follows_the_batch_by_a_named_rule(optimizer, factor):
+    config = kclassify.FitConfig(optimizer=optimizer, batch_size=16, learning_rate=0.1)
+    assert batch_size._scaled(config, 64).learning_rate == pytest.approx(0.1 * factor)
+
+
+def test_fit_takes_auto(tiny_arrays, tiny_options):
+    run = kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": "auto"})
+    assert run.config["config"]["batch_size"] == 1

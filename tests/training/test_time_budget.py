@@ -1,0 +1,143 @@
+
+import numpy as np
+import pytest
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.training import time_budget
+from kclassify.training.time_budget import Deadline, Plan
+
+
+def test_a_plan_counts_the_seconds_of_its_parts():
+    plan = Plan(steps=10, epochs=1, pace=(1.0, 3.0))
+    assert plan.seconds(0, 10) == 5 * 1.0 + 5 * 3.0
+    assert plan.seconds(4, 6) == 1.0 + 3.0
+    # After its end it goes on as it was last.
+    assert plan.seconds(9, 12) == 9.0
+
+
+@pytest.mark.parametrize(("first", "seconds"), [(0, 2.0), (0, 8.0), (3, 5.0), (7, 30.0)])
+def test_the_steps_within_some_seconds_take_those_seconds(first, seconds):
+    plan = Plan(steps=10, epochs=1, pace=(1.0, 3.0))
+    last = plan.steps_within(seconds, first=first)
+    assert plan.seconds(first, last) == seconds
+
+
+def test_no_time_is_no_step():
+    assert Plan(steps=10, epochs=1, pace=(1.0,)).steps_within(-3.0, first=4) == 4
+
+
+class Clock:
+    """A clock that stands still until it is told the time."""
+
+    now = 0.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def deadline(monkeypatch, *, end):
+    """Return a deadline for 4 passes of 10 steps of a second, and its clock."""
+    clock = Clock()
+    monkeypatch.setattr(time_budget.time, "perf_counter", clock.perf_counter)
+
+    class Part:
+        steps = 10
+        stop_training = False
+        total = None
+
+        def set_total_steps(self, steps):
+            self.total = steps
+
+    session = Part()
+    session.schedule = session
+    callback = Deadline(session, Plan(steps=40, epochs=8, pace=(1.0,)), end=end)
+    callback.set_model(session)
+    return callback, clock, session
+
+
+def run_pass(callback, clock, epoch, *, step, between, steps=10):
+    callback.on_epoch_begin(epoch)
+    for number in range(steps):
+        clock.now += step
+        callback.on_train_batch_end(number)
+        if callback.model.stop_training:
+            break
+    clock.now += between
+    callback.on_epoch_end(epoch)
+
+
+def test_a_slow_machine_gets_fewer_steps(monkeypatch):
+    callback, clock, session = deadline(monkeypatch, end=47.0)
+    run_pass(callback, clock, 0, step=2.0, between=1.0)
+    # 25 seconds are left, less the finish and two more validations: 11 steps of 2 seconds.
+    assert session.total == callback.steps == 10 + 11
+    for epoch in (1, 2):
+        run_pass(callback, clock, epoch, step=2.0, between=1.0)
+    assert session.stop_training
+    assert callback.done == 21
+    assert 44.0 <= clock.now <= 47.0
+
+
+def test_a_quick_machine_gets_more(monkeypatch):
+    callback, clock, session = deadline(monkeypatch, end=47.0)
+    run_pass(callback, clock, 0, step=0.5, between=1.0)
+    assert session.total > 40
+
+
+def test_out_of_time_stops(monkeypatch):
+    callback, clock, session = deadline(monkeypatch, end=5.0)
+    run_pass(callback, clock, 0, step=2.0, between=1.0)
+    assert session.stop_training
+
+
+def test_a_fit_with_a_budget_is_planned_and_anneals_to_its_end(tiny_arrays, tiny_options, capsys):
+    options = {k: v for k, v in tiny_options.items() if k != "epochs"} | {"verbose": True}
+    run = kclassify.fit(tiny_arrays, run_dir="r", time_budget="40s", early_stopping=1, **options)
+    assert run.summary["epochs_trained"] >= 1
+    shown = capsys.readouterr().out
+    assert "images a second" in shown
+    assert "ends at" in shown
+
+
+def test_measuring_leaves_no_trace(tiny_arrays, tiny_options):
+    from kclassify.data.sources import load_source, prepare
+    from kclassify.training.session import build_session
+
+    config = kclassify.FitConfig(
+        model="fastnet", model_args={"filters": (4, 8)}, batch_size=8, augmentation="none",
+        progressive=(0.5, 1.0), optimizer="muon",
+    )  # fmt: skip
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    session = build_session(source, config)
+    before = session.model.get_weights()
+    pace = time_budget.measure_pace(session, source, seconds=0.0)
+    assert len(pace) == 2
+    assert min(pace) > 0
+    for found, expected in zip(session.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert all(not np.any(v.numpy()) for v in session.model.optimizer.variables[1:])
+    assert int(session.model.optimizer.iterations) == 0
+
+
+def test_too_short_a_budget_says_the_least_and_writes_nothing(tiny_arrays, tiny_options, tmp_path):
+    options = {k: v for k, v in tiny_options.items() if k != "epochs"}
+    with pytest.raises(InputError, match=r"`time_budget` must be at least \d+s"):
+        kclassify.fit(tiny_arrays, run_dir="r", time_budget="0.1s", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", ["soon", "10x", "-5m", "0s", ""])
+def test_what_is_no_time_is_refused(value):
+    with pytest.raises(InputError, match="`time_budget`"):
+        kclassify.FitConfig(time_budget=value)
+
+
+def test_epochs_and_a_budget_contradict(tiny_arrays):
+    with pytest.raises(InputError, match="`epochs` must be left out"):
+        kclassify.fit(tiny_arrays, epochs=3, time_budget="1m")
+
+
+def test_auto_needs_a_time(tiny_arrays):
+    with pytest.raises(InputError, match="`preset`"):
+        kclassify.fit(tiny_arrays, preset="auto")
