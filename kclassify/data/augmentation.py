@@ -24,10 +24,9 @@ GEOMETRIC = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "ro
 COLOUR = ("brightness", "contrast", "saturation", "posterize", "solarize", "autocontrast")
 
 
-def flip(images, labels, seed):
-    """Mirror half of the images, left to right."""
-    mirrored = tf.random.stateless_uniform((tf.shape(images)[0], 1, 1, 1), seed) < 0.5
-    return tf.where(mirrored, images[:, :, ::-1], images), labels
+def mirror(images, mirrored):
+    """Mirror, left to right, the images that ``(batch_size,)`` booleans say."""
+    return tf.where(mirrored[:, tf.newaxis, tf.newaxis, tf.newaxis], images[:, :, ::-1], images)
 
 
 def crop(images, labels, seed):
@@ -113,16 +112,18 @@ def randaugment(images, labels, seed):
 
 Change = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
-# The stronger ones come on top of flip and crop, as in the papers.
+# The stronger ones come on top of mirroring and crop, as in the papers.
 AUGMENTATIONS: dict[str, tuple[Change, ...]] = {
     "none": (),
     "crop": (crop,),
-    "flip_crop": (flip, crop),
-    "cutout": (flip, crop, cutout),
-    "randaugment": (flip, crop, randaugment),
-    "mixup": (flip, crop, mixup),
-    "cutmix": (flip, crop, cutmix),
+    "flip_crop": (crop,),
+    "cutout": (crop, cutout),
+    "randaugment": (crop, randaugment),
+    "mixup": (crop, mixup),
+    "cutmix": (crop, cutmix),
 }
+# Those that mirror too, which `train_dataset` decides by the epoch.
+MIRRORING = ("flip_crop", "cutout", "randaugment", "mixup", "cutmix")
 # Those that need float32 labels `(batch_size, num_classes)`.
 MIXING = ("mixup", "cutmix")
 

@@ -12,7 +12,7 @@ runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import AUGMENTATIONS, MIXING  # noqa: E402
+from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, mirror  # noqa: E402
 from kclassify.data.images import decode_file  # noqa: E402
 
 PARALLEL = max(2, os.cpu_count() or 1)
@@ -33,6 +33,9 @@ def train_dataset(
 
     Every epoch has its own order, a permutation keyed by ``(seed, epoch)``; the augmentation is
     keyed by ``(seed, step)``. So a step's batch is the same however the run got there.
+
+    Where images are mirrored, it is every other epoch: half of them in the even ones, the other
+    half in the odd ones, so that two epochs show all images both ways (Jordan 2024).
 
     Args:
         examples: the split.
@@ -65,21 +68,31 @@ def train_dataset(
     total = epochs * steps * batch_size
     labels = _labels(examples, num_classes)
 
-    def indices(positions: tf.Tensor) -> tf.Tensor:
-        return _shuffled(positions, len(examples), steps * batch_size, seed)
+    coins = tf.random.stateless_uniform((len(examples),), (seed, 0)) < 0.5
+
+    def chosen(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return which images these positions of the run take, and whether they are mirrored."""
+        indices = _shuffled(positions, len(examples), steps * batch_size, seed)
+        odd_epoch = positions // (steps * batch_size) % 2 == 1
+        return indices, tf.gather(coins, indices) != odd_epoch
 
     if isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
-        batches = tf.data.Dataset.range(total).map(lambda position: one(indices(position)),
+        batches = tf.data.Dataset.range(total).map(lambda position: _with(one, *chosen(position)),
             num_parallel_calls=PARALLEL).batch(batch_size, drop_remainder=True)  # fmt: skip
     else:
         many = _batch_reader(examples.images, labels)
         within = tf.range(batch_size, dtype=tf.int64)
         batches = tf.data.Dataset.range(epochs * steps).map(
-            lambda step: many(indices(step * batch_size + within)), num_parallel_calls=PARALLEL
+            lambda step: _with(many, *chosen(step * batch_size + within)),
+            num_parallel_calls=PARALLEL,
         )
     augmented = batches.enumerate().map(_augmenter(augmentation, seed), PARALLEL)
     return augmented.prefetch(AHEAD).with_options(plain_options())
+
+
+def _with(reader, indices: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    return *reader(indices), mirrored
 
 
 def eval_dataset(
@@ -187,7 +200,9 @@ def _augmenter(augmentation: str, seed: int):
     changes = AUGMENTATIONS[augmentation]
 
     def augment(step, batch):
-        images, labels = batch
+        images, labels, mirrored = batch
+        if augmentation in MIRRORING:
+            images = mirror(images, mirrored)
         key = tf.stack([tf.constant(seed, tf.int64), step])
         for place, change in enumerate(changes):
             own_key = tf.random.experimental.stateless_fold_in(key, place)

@@ -70,6 +70,19 @@ def test_two_passes_are_equal_and_seeds_differ(examples, augmentation):
     assert not same(dataset, train_dataset(examples, **{**options, "seed": 1}))
 
 
+def test_every_other_epoch_shows_an_image_the_other_way_round():
+    images = np.zeros((20, 8, 8, 3), np.uint8)
+    images[:, :, 4:] = 10 * np.arange(1, 21)[:, None, None, None]
+    examples = Examples(images, np.arange(20, dtype=np.int32), np.arange(20).astype(str))
+    options = {**OPTIONS, "batch_size": 20, "epochs": 4, "augmentation": "flip_crop"}
+    ways = np.zeros((4, 20), bool)
+    for epoch, (shown, labels) in enumerate(train_dataset(examples, **options)):
+        ways[epoch, labels] = shown.numpy()[:, 4, 0, 0] > shown.numpy()[:, 4, 7, 0]
+    assert (ways[0] != ways[1]).all()
+    assert (ways[0] == ways[2]).all()
+    assert 0 < ways[0].sum() < 20
+
+
 @pytest.mark.parametrize("augmentation", ["none", "flip_crop", "cutmix"])
 def test_position_is_the_step_alone(examples, augmentation):
     options = {**OPTIONS, "augmentation": augmentation, "num_classes": 2}
