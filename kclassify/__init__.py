@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kclassify.runs import Run
     from kclassify.serving.classifier import Classifier, load
     from kclassify.serving.saved_model import export
+    from kclassify.training.find_lr import find_lr
     from kclassify.training.fit import fit
 
 __version__ = "0.1.0"
@@ -33,6 +34,7 @@ _HOME = {
     "build_model": "kclassify.models.registry",
     "evaluate": "kclassify.evaluation.evaluate",
     "export": "kclassify.serving.saved_model",
+    "find_lr": "kclassify.training.find_lr",
     "fit": "kclassify.training.fit",
     "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
@@ -51,6 +53,7 @@ __all__ = [
     "build_model",
     "evaluate",
     "export",
+    "find_lr",
     "fit",
     "load",
     "make_datasets",

@@ -12,6 +12,7 @@ from kclassify import __version__, runtime
 from kclassify.checks import (
     InputError,
     VerificationError,
+    check_choice,
     check_output_file,
     check_some_read,
     nearest,
@@ -23,6 +24,8 @@ from kclassify.presets import PRESETS
 
 USER_ERROR = 2
 INTERRUPTED = 130
+# Their options are the fields of `FitConfig` and the model's own arguments.
+TRAINING_VERBS = ("fit", "find-lr")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,7 +59,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser, verbs = _parser()
     options, rest = parser.parse_known_args(arguments)
     verb = verbs[options.verb_name]
-    if options.verb_name == "fit":
+    if options.verb_name in TRAINING_VERBS:
         options.config = _given_fields(options) | _model_options(verb, rest)
     elif rest:
         _refuse(verb, rest[0])
@@ -79,7 +82,7 @@ def _parser() -> tuple[_Parser, dict[str, _Parser]]:
 
 def _refuse(verb: _Parser, word: str) -> NoReturn:
     known = [name for action in verb._actions for name in action.option_strings]
-    if verb.prog == "kclassify fit":
+    if verb.prog.removeprefix("kclassify ") in TRAINING_VERBS:
         known += [f"--{name.replace('_', '-')}" for name in _model_arguments()]
     option = word.split("=")[0]
     raise InputError(
@@ -119,10 +122,16 @@ def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _fit_options(parser: _Parser) -> None:
-    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
-    parser.add_argument("--preset", help=f"one of {', '.join(PRESETS)}")
+    _training_options(parser)
     parser.add_argument("--run-dir", help="where to write; it must not exist yet")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
+
+
+def _training_options(parser: _Parser) -> None:
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
+    parser.add_argument(
+        "--preset", help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses"
+    )
     parser.epilog = (
         "An argument of the model is an option too, such as --depth 20: `kclassify models`."
     )
@@ -140,10 +149,12 @@ def _add_field(group: argparse._ArgumentGroup, item: Field) -> None:
             name, action="store_true", default=argparse.SUPPRESS, help=item.metadata["help"]
         )
         return
+    # Alone it says True; with a value, what the value says.
+    lone: dict[str, Any] = {"nargs": "?", "const": True} if item.type == bool | None else {}
     choices = item.metadata["choices"]
     metavar = "{" + ",".join(choices) + "}" if choices else item.name.upper()
     group.add_argument(
-        name, type=_reader(item), default=argparse.SUPPRESS, metavar=metavar, help=help
+        name, type=_reader(item), default=argparse.SUPPRESS, metavar=metavar, help=help, **lone
     )
 
 
@@ -151,7 +162,7 @@ def _reader(item: Field) -> Callable[[str], Any]:
     """Return the function that turns the text of an option into its field's value."""
     if item.name == "class_names":
         return lambda text: tuple(text.split(","))
-    if item.name in ("data_dir", "device", "memory_budget"):
+    if item.name in ("data_dir", "device", "memory_budget", "time_budget"):
         return str
     return _literal
 
@@ -160,10 +171,16 @@ def _run_option(parser: _Parser) -> None:
     parser.add_argument("run", help="a run folder, as `kclassify fit` writes it")
 
 
+def _tta_option(parser: _Parser) -> None:
+    help = "test-time augmentation, the mean over views of an image: none, flip or flip_shift"
+    parser.add_argument("--tta", default="none", help=help)
+
+
 def _evaluate_options(parser: _Parser) -> None:
     _run_option(parser)
     parser.add_argument("--split", default="test", help="train, validation or test (the default)")
     parser.add_argument("--data", help="other images to evaluate on: a folder or a CSV file")
+    _tta_option(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
 
 
@@ -172,11 +189,14 @@ def _export_options(parser: _Parser) -> None:
     parser.add_argument(
         "--formats", default="saved_model", help="comma-separated: saved_model, onnx, litert"
     )
+    _tta_option(parser)
     parser.add_argument("--version", type=int, dest="number", help="default: the next one")
 
 
 def _predict_options(parser: _Parser) -> None:
-    parser.add_argument("model", help="a SavedModel, a run folder or a .keras file")
+    parser.add_argument(
+        "model", help="a SavedModel, a run folder or a .keras, .onnx or .tflite file"
+    )
     parser.add_argument("images", nargs="+", help="image files or folders")
     parser.add_argument("--top-k", type=int, default=3, help="how many classes to name")
     parser.add_argument("--csv", help="write the table to this file instead of printing it")
@@ -203,7 +223,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from kclassify.evaluation.evaluate import evaluate
 
     found = evaluate(
-        options.run, split=options.split, data=options.data, batch_size=options.batch_size
+        options.run,
+        split=options.split,
+        data=options.data,
+        tta=options.tta,
+        batch_size=options.batch_size,
     )
     print(found)
     print(f"next: kclassify report {options.run}")
@@ -219,7 +243,7 @@ def _export(options: argparse.Namespace) -> None:
     from kclassify.serving.saved_model import export
 
     formats = tuple(options.formats.split(","))
-    path = export(options.run, formats=formats, version=options.number)
+    path = export(options.run, formats=formats, tta=options.tta, version=options.number)
     print(path)
     print(f"next: kclassify predict {path} IMAGE ...")
 
@@ -236,6 +260,30 @@ def _predict(options: argparse.Namespace) -> None:
     else:
         print(table.to_string(index=False, na_rep=""))
     check_some_read(table["error"])
+
+
+def _find_lr(options: argparse.Namespace) -> None:
+    from kclassify.training.find_lr import find_lr
+
+    found = find_lr(
+        options.data, preset=options.preset, steps=options.steps, out=options.out, **options.config
+    )
+    print(found)
+    print(f"curve in {options.out}")
+    print(f"next: kclassify fit {options.data} --learning-rate {found.learning_rate:.2g}")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from kclassify.training.devices import bench_devices
+
+    check_choice("what", options.what, ["devices"])
+    found = bench_devices(
+        device=options.device,
+        preset=options.preset,
+        image_size=options.image_size,
+        quick=options.quick,
+    )
+    print(found)
 
 
 def _datasets(_: argparse.Namespace) -> None:
@@ -267,8 +315,22 @@ def _info(_: argparse.Namespace) -> None:
         print(f"{name:26} {facts[name]}")
     for package, version in facts["packages"].items():
         print(f"{package:26} {version or 'not installed'}")
-    for variable, value in facts["variables"].items():
-        print(f"{variable:26} {value}")
+    for setting in runtime.settings():
+        print(f"{setting.name:26} {setting.value} (by {setting.by}): {setting.reason}")
+
+
+def _find_lr_options(parser: _Parser) -> None:
+    _training_options(parser)
+    parser.add_argument("--steps", type=int, default=300, help="how many at most (300)")
+    parser.add_argument("--out", default="find-lr.png", help="the curve; its table goes beside it")
+
+
+def _bench_options(parser: _Parser) -> None:
+    parser.add_argument("what", help="devices: measure each, and recommend one")
+    parser.add_argument("--device", help="this one alone, such as cpu or gpu:1")
+    parser.add_argument("--preset", default="fast", help="whose network (fast)")
+    parser.add_argument("--image-size", type=int, default=32, help="pixels (32)")
+    parser.add_argument("--quick", action="store_true", help="measure for a shorter time")
 
 
 VERBS: dict[str, tuple[Callable, str, Callable]] = {
@@ -276,9 +338,11 @@ VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "evaluate": (_evaluate, "measure a run on its test split", _evaluate_options),
     "report": (_report, "write an evaluated run's report.html and report.md", _run_option),
     "export": (_export, "write a verified SavedModel of a run", _export_options),
+    "find-lr": (_find_lr, "propose a learning rate by a range test", _find_lr_options),
+    "bench": (_bench, "measure devices, threads and batch sizes", _bench_options),
     "predict": (_predict, "label images with an exported model", _predict_options),
     "datasets": (_datasets, "list the datasets that have a name", _no_options),
     "models": (_models, "list the models with their parameters and MACs", _no_options),
     "presets": (_presets, "list the presets and what they change", _no_options),
-    "info": (_info, "print versions, machine and settings", _no_options),
+    "info": (_info, "print versions, machine, and what was set and why", _no_options),
 }

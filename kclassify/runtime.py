@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,21 +15,37 @@ from typing import Any
 
 from kclassify.checks import InputError
 
-# Read by TensorFlow while it is imported. A value that the user has set wins.
+# Read by TensorFlow while it is imported: value and reason. A value that the user has set wins.
 ENVIRONMENT = {
-    "KERAS_BACKEND": "tensorflow",
-    # Off by default on processors without AVX-512, where it is worth 1.2x to 1.6x.
-    "TF_ENABLE_ONEDNN_OPTS": "1",
-    # At 2 there is a line of the level "error" wherever uint8 images meet oneDNN, and it is none.
-    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "KERAS_BACKEND": ("tensorflow", "the only backend that kclassify runs on"),
+    "TF_ENABLE_ONEDNN_OPTS": (
+        "1",
+        "quicker kernels; off by default on processors without AVX-512, where it is worth 1.2x "
+        "to 1.6x",
+    ),
+    "TF_CPP_MIN_LOG_LEVEL": (
+        "3",
+        'no lines of native code; at 2 there is one of the level "error" wherever uint8 images '
+        "meet oneDNN, and it is none",
+    ),
 }
+# With any of these TensorFlow turns oneDNN on by itself.
+ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# The variables that `prepare` has set, not the user.
+_set_here: set[str] = set()
 PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "keras-tuner", "numpy", "pandas")
 
 
 def prepare() -> None:
     """Set what TensorFlow reads at import, and import it. Twice is the same as once."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    late = "tensorflow" in sys.modules and not _set_here
+    if late and (lost := lost_by_import_order()):
+        warnings.warn(lost, stacklevel=3)
+    for name, (value, _) in ENVIRONMENT.items():
+        if name not in os.environ:
+            os.environ[name] = value
+            _set_here.add(name)
     if os.environ["KERAS_BACKEND"] != "tensorflow":
         raise InputError(
             "`KERAS_BACKEND` must be 'tensorflow'. "
@@ -36,6 +53,61 @@ def prepare() -> None:
         )
     if "tensorflow" not in sys.modules:
         _import_quietly()
+
+
+def lost_by_import_order() -> str | None:
+    """Return what is lost when TensorFlow was imported before kclassify, or None."""
+    if "TF_ENABLE_ONEDNN_OPTS" in os.environ or ONEDNN_FLAGS & processor_flags():
+        return None
+    return (
+        "TensorFlow was imported before kclassify, so oneDNN stays off, and training takes 1.2 to "
+        "1.6 times as long on this processor. Import kclassify first and use one of its names, or "
+        "set TF_ENABLE_ONEDNN_OPTS=1."
+    )
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One thing that was decided before training: its name, value, by whom, and why."""
+
+    name: str
+    value: str
+    by: str
+    reason: str
+
+
+def settings() -> list[Setting]:
+    """Return what `prepare` and `fit` decide on this machine."""
+    found = []
+    for name, (value, reason) in ENVIRONMENT.items():
+        yours = name in os.environ and name not in _set_here
+        by = "your environment" if yours else "kclassify"
+        found.append(Setting(name, os.environ.get(name, value), by, reason))
+    cores, logical = physical_cores(), os.cpu_count() or 1
+    reason = f"physical cores, of {logical} logical ones; `threads` chooses another number"
+    found.append(Setting("threads", str(cores), "kclassify", reason))
+    units = sorted(BFLOAT16_FLAGS & processor_flags())
+    reason = f"this processor has {units[0]}" if units else "no avx512_bf16 or amx_bf16 here"
+    policy = "mixed_bfloat16" if units else "float32"
+    return [*found, Setting("precision on the CPU", policy, "kclassify", reason)]
+
+
+def physical_cores() -> int:
+    """Return how many cores this process may use, hyper-threads not counted."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    cores = {_core(number) for number in allowed}
+    return len(cores) or os.cpu_count() or 1
+
+
+def _core(number: int) -> tuple[str, str]:
+    """Return the package and core of a logical processor; itself, where Linux does not say."""
+    topology = Path(f"/sys/devices/system/cpu/cpu{number}/topology")
+    names = ("physical_package_id", "core_id")
+    try:
+        package, core = ((topology / name).read_text().strip() for name in names)
+    except OSError:
+        return "", str(number)
+    return package, core
 
 
 def _import_quietly() -> None:
@@ -68,16 +140,22 @@ def _standard_error_held_back() -> Iterator[None]:
 
 
 def set_threads(threads: int | None) -> None:
-    """Set how many threads one operation uses; None for as many as there are cores.
+    """Set how many threads one operation uses; None for as many as there are physical cores.
 
-    TensorFlow takes it once in a process, before its first operation; later there is a warning.
+    TensorFlow takes it once in a process, before its first operation; later there is a warning
+    where a number was asked for.
     """
     import tensorflow as tf
 
-    if tf.config.threading.get_intra_op_parallelism_threads() == (threads or 0):
+    if threads is None and "TF_NUM_INTRAOP_THREADS" in os.environ:
+        return
+    wanted = threads or physical_cores()
+    # 0 is TensorFlow's own choice, all the logical processors.
+    current = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+    if current == wanted:
         return
     try:
-        tf.config.threading.set_intra_op_parallelism_threads(threads or 0)
+        tf.config.threading.set_intra_op_parallelism_threads(wanted)
     except RuntimeError:
         warnings.warn(
             f"`threads` must be set before TensorFlow's first operation in a process. Received: "
@@ -120,7 +198,7 @@ def mixed_precision_policy(device: str, wanted: bool | None) -> str:
         return "float32"
     if device.startswith("GPU"):
         return "mixed_float16"
-    if {"avx512_bf16", "amx_bf16"} & processor_flags():
+    if BFLOAT16_FLAGS & processor_flags():
         return "mixed_bfloat16"
     if wanted:
         raise InputError(

@@ -27,7 +27,20 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-SMALL = ("--filters", 4, "--depth", 1, "--epochs", 1, "--batch-size", 4, "--run-dir", "r")
+SMALL = (
+    "--model",
+    "convnet",
+    "--filters",
+    4,
+    "--depth",
+    1,
+    "--epochs",
+    1,
+    "--batch-size",
+    4,
+    "--run-dir",
+    "r",
+)
 
 
 def test_the_whole_way_from_a_folder(folder, capsys):
@@ -66,6 +79,14 @@ def test_the_whole_way_from_a_folder(folder, capsys):
         (("export", "nothing-here"), "no folder"),
         (("predict", "nothing-here", "x.png"), "nothing-here"),
         (("info", "--all"), "options that it has"),
+        (("fit", "digits", "--time-budget", "soon"), "`time_budget`"),
+        (("fit", "digits", "--time-budget", "0.01s"), "`time_budget` must be at least"),
+        (("fit", "digits", "--preset", "auto"), "Give a time too"),
+        (("fit", "digits", "--device", "tpu"), "`device`"),
+        (("find-lr", "digits", "--steps", "2"), "`steps`"),
+        (("find-lr", "digits", "--epoch", "2"), "Did you mean '--epochs'"),
+        (("bench", "networks"), "`what` must be one of"),
+        (("bench", "devices", "--device", "gpu:5"), "`device`"),
     ],
     ids=str,
 )
@@ -76,6 +97,22 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, capsys, t
     assert message in shown
     assert "Traceback" not in shown
     assert list(tmp_path.iterdir()) == []
+
+
+def test_find_lr_draws_and_proposes(capsys, tmp_path):
+    assert run_cli("find-lr", "digits", "--steps", "20", "--filters", "4") == 0
+    assert "recommended" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"find-lr.png", "find-lr.csv"}
+
+
+def test_mixed_precision_alone_says_true(monkeypatch):
+    seen = []
+    monkeypatch.setattr("kclassify.training.fit.fit", lambda *_, **given: seen.append(given))
+    run_cli("fit", "digits", "--mixed-precision")
+    run_cli("fit", "digits", "--mixed-precision", "False", "--progressive", "0.5,1")
+    assert seen[0]["mixed_precision"] is True
+    assert seen[1]["mixed_precision"] is False
+    assert seen[1]["progressive"] == (0.5, 1)
 
 
 def test_a_failed_verification_is_exit_code_1(monkeypatch, capsys):
@@ -162,3 +199,9 @@ def test_what_is_left_out_and_too_few_steps_are_said(folder, capsys):
     assert "1 images left out: " in shown
     assert "0.png" in shown
     assert "steps in all, too few" in shown
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "export"])
+def test_an_unknown_test_time_augmentation_is_refused(tiny_run, capsys, verb):
+    assert run_cli(verb, tiny_run, "--tta", "flp") == 2
+    assert "`tta` must be one of ['flip', 'flip_shift', 'none']" in capsys.readouterr().err

@@ -65,9 +65,66 @@ def test_threads_are_set_before_the_first_operation_and_not_after():
 
 
 def test_mixed_precision_names_the_policy_of_the_device(monkeypatch):
-    assert runtime.mixed_precision_policy("GPU:0") == "mixed_float16"
+    assert runtime.mixed_precision_policy("GPU:0", None) == "mixed_float16"
+    assert runtime.mixed_precision_policy("GPU:0", False) == "float32"
     monkeypatch.setattr(runtime, "processor_flags", lambda: {"avx512_bf16"})
-    assert runtime.mixed_precision_policy("CPU:0") == "mixed_bfloat16"
+    assert runtime.mixed_precision_policy("CPU:0", None) == "mixed_bfloat16"
+    monkeypatch.setattr(runtime, "processor_flags", lambda: {"avx2"})
+    assert runtime.mixed_precision_policy("CPU:0", None) == "float32"
+    with pytest.raises(InputError, match="`mixed_precision` must be False"):
+        runtime.mixed_precision_policy("CPU:0", True)
+
+
+def test_threads_are_the_physical_cores():
+    code = (
+        "from kclassify import runtime; runtime.prepare(); runtime.physical_cores = lambda: 1\n"
+        "import tensorflow as tf; runtime.set_threads(None)\n"
+        "print(tf.config.threading.get_intra_op_parallelism_threads())"
+    )
+    assert child(code).stdout.strip() == "1"
+    assert child(code, TF_NUM_INTRAOP_THREADS="2").stdout.strip() == "0"
+
+
+def test_hyper_threads_share_a_core(monkeypatch):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(runtime, "_core", lambda number: ("0", str(number % 2)))
+    assert runtime.physical_cores() == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "lost"),
+    [
+        ({"avx2"}, {}, True),
+        ({"avx2"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}, False),
+        ({"avx2", "avx512_vnni"}, {}, False),
+    ],
+)
+def test_what_importing_tensorflow_first_loses(monkeypatch, flags, environment, lost):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(runtime, "processor_flags", lambda: flags)
+    assert bool(runtime.lost_by_import_order()) == lost
+
+
+def test_importing_tensorflow_first_is_warned_of_where_it_costs():
+    code = (
+        "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None); import tensorflow\n"
+        "from kclassify import runtime; runtime.processor_flags = lambda: {'avx2'}\n"
+        "runtime.prepare(); runtime.prepare()"
+    )
+    shown = child(code, TF_CPP_MIN_LOG_LEVEL="3").stderr
+    assert shown.count("oneDNN stays off") == 1
+
+
+def test_each_setting_says_by_whom_and_why(monkeypatch):
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.setattr(runtime, "_set_here", set())
+    found = {setting.name: setting for setting in runtime.settings()}
+    assert found["TF_CPP_MIN_LOG_LEVEL"].by == "your environment"
+    assert found["TF_CPP_MIN_LOG_LEVEL"].value == "0"
+    assert found["threads"].by == "kclassify"
+    assert all(setting.reason for setting in found.values())
 
 
 def test_the_environment_names_versions_and_settings():

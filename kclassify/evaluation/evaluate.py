@@ -19,6 +19,7 @@ runtime.prepare()
 from kclassify.evaluation import metrics  # noqa: E402
 from kclassify.evaluation.predictions import Predictions, predict, worst_errors  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.test_time import VIEWS, with_test_time  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Evaluation:
         per_class: precision, recall, F1 and support of each class.
         confusion: counts, a row for each given class, a column for each predicted one.
         predictions: a row an image: id, given, predicted, probability, correct.
+        tta: the test-time augmentation.
     """
 
     split: str
@@ -39,11 +41,13 @@ class Evaluation:
     per_class: pd.DataFrame
     confusion: pd.DataFrame
     predictions: pd.DataFrame
+    tta: str = "none"
 
     def __str__(self) -> str:
         numbers = pd.Series(self.metrics).map("{:.4f}".format).to_string()
         table = self.per_class.to_string(float_format="{:.4f}".format)
-        return f"{self.split}, {len(self.predictions):,} images\n{numbers}\n\n{table}"
+        views = "" if self.tta == "none" else f", test-time augmentation {self.tta}"
+        return f"{self.split}, {len(self.predictions):,} images{views}\n{numbers}\n\n{table}"
 
 
 def evaluate(
@@ -51,6 +55,7 @@ def evaluate(
     *,
     split: str = "test",
     data: Any = None,
+    tta: str = "none",
     batch_size: int = 256,
     verbose: bool = True,
 ) -> Evaluation:
@@ -65,7 +70,11 @@ def evaluate(
         data: images to evaluate on instead of the run's own, in any form that `fit` takes. Where
             they come in splits, `split` is used; otherwise all of them. Needed when the run was
             trained on arrays in another process.
-        batch_size: images at a time; changes the speed only.
+        tta: test-time augmentation: the mean of the network's logits over several views of an
+            image. ``"none"``; ``"flip"``, over it and its mirror image; ``"flip_shift"``, over
+            these and their shifts by a pixel, six views in all. Each view costs a pass. Export
+            with the same `tta` to serve what was evaluated.
+        batch_size: images or views of them at a time; changes the speed only.
         verbose: show a progress bar when it takes longer than a second or two.
 
     Returns:
@@ -83,12 +92,14 @@ def evaluate(
     """
     check_choice("split", split, SPLITS)
     check_number("batch_size", batch_size, expected="a whole number above 0", ok=batch_size > 0)
+    check_choice("tta", tta, VIEWS)
     run = Run.open(run)
-    model = load_run_model(run)
+    model = with_test_time(load_run_model(run), tta)
     examples = _examples(run, split=split, data=data, verbose=verbose)
     class_names = tuple(run.config["class_names"])
-    predictions = predict(model, examples, class_names, batch_size=batch_size, verbose=verbose)
-    evaluation = _measure(predictions, split)
+    at_a_time = max(1, batch_size // VIEWS[tta])
+    predictions = predict(model, examples, class_names, batch_size=at_a_time, verbose=verbose)
+    evaluation = _measure(predictions, split, tta)
     _write(run, evaluation, predictions, examples)
     return evaluation
 
@@ -131,7 +142,7 @@ def _given_examples(run: Run, *, split: str, data: Any, verbose: bool) -> Exampl
     return to_memory(examples, config, verbose=verbose)
 
 
-def _measure(predictions: Predictions, split: str) -> Evaluation:
+def _measure(predictions: Predictions, split: str, tta: str) -> Evaluation:
     names = predictions.class_names
     pair = (predictions.labels, predictions.probabilities)
     return Evaluation(
@@ -140,6 +151,7 @@ def _measure(predictions: Predictions, split: str) -> Evaluation:
         metrics.per_class(*pair, names),
         metrics.confusion(*pair, names),
         predictions.table(),
+        tta,
     )
 
 
@@ -152,6 +164,7 @@ def _write(run: Run, evaluation: Evaluation, found: Predictions, examples: Examp
     run.write(run.table_file("confusion"), evaluation.confusion)
     summary = {
         "split": evaluation.split,
+        "tta": evaluation.tta,
         "images": len(examples),
         "weights_sha256": run.summary["weights_sha256"],
         "metrics": evaluation.metrics,

@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -63,6 +63,22 @@ def learning_curves(history: pd.DataFrame, *, best_epoch: int) -> list[Markup]:
                 unit=unit, best_epoch=best_epoch)
         for name, unit, columns, labels in drawings
     ]  # fmt: skip
+
+
+def rate_figure(table: pd.DataFrame, proposals: Mapping[str, float]) -> Figure:
+    """Return the drawing of loss by learning rate, with a line for each rule's proposal."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 3.8), layout="constrained")
+        axes = figure.subplots()
+        axes.plot(table["learning_rate"], table["loss"], color=LINE, label="loss")
+        axes.plot(table["learning_rate"], table["smoothed"], color=BLUE, label="smoothed")
+        styles = ("--", ":", "-.")
+        for (rule, rate), style in zip(proposals.items(), styles, strict=False):
+            axes.axvline(rate, color=ORANGE, linestyle=style, label=f"{rule}: {rate:.2g}")
+        top = 1.1 * table["smoothed"].iloc[: len(table) // 2].max()
+        axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)", ylim=(0, top))
+        axes.legend()
+    return figure
 
 
 def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Markup:

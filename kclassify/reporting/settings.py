@@ -39,9 +39,9 @@ def commands(tables: RunTables) -> str:
     # A command adds to the preset's arguments of the model; only Python replaces them.
     replaced = expected["model_args"].keys() - manifest["config"]["model_args"].keys()
     if manifest["reference"] is None or replaced:
-        return _python(manifest, options, run_dir=run_dir, split=tables.split)
+        return _python(tables, options, run_dir=run_dir)
     fit = ["fit", manifest["reference"], "--preset", manifest["preset"], *_flags(options)]
-    evaluate = ["evaluate", run_dir, "--split", tables.split]
+    evaluate = ["evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
     lines = ([*fit, "--run-dir", run_dir], evaluate, ["report", run_dir])
     return "\n".join(shlex.join(["kclassify", *line]) for line in lines)
 
@@ -54,13 +54,15 @@ def _expected(manifest: dict[str, Any]) -> dict[str, Any]:
     return expected
 
 
-def _python(manifest: dict[str, Any], options: dict[str, Any], *, run_dir: str, split: str) -> str:
+def _python(tables: RunTables, options: dict[str, Any], *, run_dir: str) -> str:
+    manifest = tables.manifest
     data = "data" if manifest["reference"] is None else repr(manifest["reference"])
     values = {"preset": manifest["preset"], **options, "run_dir": run_dir}
     words = ", ".join(f"{name}={value!r}" for name, value in values.items())
     return (
         f"run = kclassify.fit({data}, {words})\n"
-        f"kclassify.evaluate(run, split={split!r})\nkclassify.report(run)"
+        f"kclassify.evaluate(run, split={tables.split!r}, tta={tables.tta!r})\n"
+        "kclassify.report(run)"
     )
 
 
@@ -71,5 +73,5 @@ def _flags(options: dict[str, Any]) -> list[str]:
     for name, value in values.items():
         flags.append("--" + name.replace("_", "-"))
         if value is not True:
-            flags.append(",".join(value) if isinstance(value, list) else str(value))
+            flags.append(",".join(map(str, value)) if isinstance(value, list) else str(value))
     return flags

@@ -75,6 +75,11 @@ class RunTables:
         """The split that was evaluated."""
         return self.evaluation["split"]
 
+    @property
+    def tta(self) -> str:
+        """The test-time augmentation that it was evaluated with; earlier versions had none."""
+        return self.evaluation.get("tta", "none")
+
     @cached_property
     def pairs(self) -> list[Pair]:
         """The pairs of classes that were confused most often, most often first."""

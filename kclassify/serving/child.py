@@ -32,6 +32,7 @@ def _saved_model(folder):
         "images": images,
         "other_size": images,
         "encoded": call("serve_bytes", "image_bytes"),
+        "own_size": call("probabilities", "images"),
     }
 
 

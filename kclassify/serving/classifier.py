@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ from tqdm import tqdm
 from kclassify import runtime
 from kclassify.checks import InputError, check_number
 from kclassify.runs import Run, read_json
-from kclassify.serving.inputs import Item, collect
+from kclassify.serving.inputs import collect
 
 runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
 from kclassify.models.saved import load_keras_file  # noqa: E402
-from kclassify.serving.signatures import OUTPUTS, serving_functions  # noqa: E402
+from kclassify.serving.engines import ENGINES, Engine, tensorflow_engine  # noqa: E402
+from kclassify.serving.reading import Pixels, first_line, read_batches  # noqa: E402
+from kclassify.serving.signatures import SIGNATURES, probability_function  # noqa: E402
 
 METADATA = "assets.extra/metadata.json"
 SAVED_MODEL_FILES = ("saved_model.pb", "variables/variables.index", METADATA)
@@ -31,6 +33,8 @@ SECONDS_BEFORE_BAR = 1.5
 class Classifier:
     """A trained classifier, ready to predict; `kclassify.load` makes one.
 
+    It may be used by several threads.
+
     Attributes:
         class_names: the names of the classes, in the order of the model's outputs.
         input_shape: `(height, width, channels)` that the model sees; images of any size are
@@ -38,28 +42,57 @@ class Classifier:
     """
 
     def __init__(
-        self,
-        functions: Mapping[str, Callable[..., Mapping[str, tf.Tensor]]],
-        *,
-        class_names: Sequence[str],
-        input_shape: Sequence[int],
-        owner: object,
+        self, engine: Engine, *, class_names: Sequence[str], input_shape: Sequence[int]
     ) -> None:
         self.class_names = tuple(class_names)
         self.input_shape = tuple(input_shape)
-        self._functions = functions
-        # Signatures do not keep alive the variables that they read.
-        self._owner = owner
+        self._engine = engine
 
     def __repr__(self) -> str:
         return f"Classifier({len(self.class_names)} classes, input_shape={self.input_shape})"
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Return the probabilities of images of the model's size: the quickest way to ask.
+
+        For serving in a process of one's own. Nothing is decoded, resized or put in a table.
+
+        Args:
+            images: uint8 `(batch_size, height, width, channels)`, of `input_shape`. The first
+                call at another batch size takes a little longer.
+
+        Returns:
+            float32 `(batch_size, num_classes)`.
+
+        Raises:
+            InputError: an array of another kind.
+
+        Example:
+            >>> import kclassify, numpy as np
+            >>> run = kclassify.fit("digits", epochs=1, run_dir="my-run", verbose=False)
+            >>> classifier = kclassify.load(run)
+            >>> classifier.probabilities(np.zeros((5, 8, 8, 1), np.uint8)).shape
+            (5, 10)
+        """
+        is_array = isinstance(images, np.ndarray) and images.dtype == np.uint8
+        if not is_array or images.shape[1:] != self.input_shape or not len(images):
+            raise self._unfit(images)
+        return self._engine(images)
+
+    def _unfit(self, images: Any) -> InputError:
+        shape = ", ".join(map(str, self.input_shape))
+        dtype, found = (getattr(images, name, None) for name in ("dtype", "shape"))
+        return InputError(
+            f"`images` must be a NumPy array (batch_size, {shape}) of dtype uint8. Received: "
+            f"{type(images).__name__}, shape={found}, dtype={dtype}. `predict` takes other sizes."
+        )
 
     def predict(
         self, inputs: Any, *, top_k: int = 3, batch_size: int = 64, verbose: bool = True
     ) -> pd.DataFrame:
         """Return a row for every image: its most probable classes, or why it cannot be read.
 
-        Files and bytes are decoded inside the model, exactly as TensorFlow Serving would.
+        Files are read and decoded by as many threads as there are cores, by the functions that
+        are inside an exported SavedModel: the answers are those of TensorFlow Serving.
 
         Args:
             inputs: a path, a folder (all images below it, sorted), bytes of an encoded image, a
@@ -87,43 +120,27 @@ class Classifier:
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             check_number(name, value, expected="a whole number above 0", ok=value >= 1)
         items = collect(inputs, channels=self.input_shape[-1])
-        rows: list[dict[str, Any]] = []
+        batches = read_batches(items, input_shape=self.input_shape, batch_size=batch_size)
+        answers: list[np.ndarray | str] = []
         with tqdm(
             total=len(items), unit="image", delay=SECONDS_BEFORE_BAR, disable=not verbose
         ) as bar:
-            for start in range(0, len(items), batch_size):
-                batch = [item.read() for item in items[start : start + batch_size]]
-                rows += self._rows(batch, top_k=min(top_k, len(self.class_names)))
+            for batch in batches:
+                answers += self._ask(batch)
                 bar.update(len(batch))
+        most = min(top_k, len(self.class_names))
+        rows = [
+            self._row(item.name, answer, most) for item, answer in zip(items, answers, strict=True)
+        ]
         # As objects, or pandas makes NaN of None wherever there is one error.
         errors = pd.Series([row["error"] for row in rows], dtype=object)
         return pd.DataFrame(rows).assign(error=errors)
 
-    def _rows(self, batch: Sequence[Item], *, top_k: int) -> list[dict[str, Any]]:
-        """Ask the model once for each form of input in the batch, and keep the order."""
-        answers: dict[int, np.ndarray | str] = {}
-        for form in dict.fromkeys(_form(item) for item in batch):
-            places = [place for place, item in enumerate(batch) if _form(item) == form]
-            answers |= zip(places, self._ask([batch[place] for place in places]), strict=True)
-        return [self._row(item.name, answers[place], top_k) for place, item in enumerate(batch)]
-
-    def _ask(self, items: Sequence[Item]) -> list[np.ndarray | str]:
-        """Return the probabilities, or the error, of items of one form."""
-        values: list[Any] = [item.value for item in items]
-        if values[0] is None:
-            return [str(item.error) for item in items]
-        if isinstance(values[0], np.ndarray):
-            return self._call("serving_default", images=tf.constant(np.stack(values)))
-        try:
-            return self._call("serve_bytes", image_bytes=tf.constant(values, tf.string))
-        except tf.errors.InvalidArgumentError as error:
-            if len(items) == 1:
-                return [_first_line(error)]
-            # One file that looks whole but does not decode must not cost the others.
-            return [answer for item in items for answer in self._ask([item])]
-
-    def _call(self, signature: str, **inputs: tf.Tensor) -> list[np.ndarray | str]:
-        return list(self._functions[signature](**inputs)["probabilities"].numpy())
+    def _ask(self, batch: Sequence[Pixels]) -> list[np.ndarray | str]:
+        """Return the probabilities of what could be read, and the errors of the rest, in order."""
+        images = [pixels for pixels in batch if not isinstance(pixels, str)]
+        found = iter(self._engine(np.stack(images)) if images else ())
+        return [pixels if isinstance(pixels, str) else next(found) for pixels in batch]
 
     def _row(self, name: str, answer: np.ndarray | str, top_k: int) -> dict[str, Any]:
         row: dict[str, Any] = {"file": name}
@@ -141,20 +158,23 @@ class Classifier:
 
 
 def load(path: str | os.PathLike[str]) -> Classifier:
-    """Return the classifier that `path` holds.
+    """Return the classifier that `path` holds, warmed up.
 
     A SavedModel is a program: load only those that come from where you trust.
 
     Args:
         path: a SavedModel that `kclassify.export` wrote, or the folder of its versions, of which
-            the highest is taken; a run or its folder; or a ``.keras`` file, with the class names
-            of the ``config.json`` beside it.
+            the highest is taken; its ``model.onnx`` or ``model.tflite``, which ONNX Runtime and
+            LiteRT run, with the ``metadata.json`` of the export in ``assets.extra`` or beside it;
+            a run or its folder; or a ``.keras`` file, with the class names of the ``config.json``
+            beside it.
 
     Returns:
         A `Classifier`.
 
     Raises:
-        InputError: there is nothing of the kind, or it is incomplete or damaged.
+        InputError: there is nothing of the kind, it is incomplete or damaged, or what runs it is
+            not installed.
 
     Example:
         >>> import kclassify
@@ -169,9 +189,11 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         raise _not_loadable(text, "which does not exist")
     if place.is_dir():
         return _load_folder(place)
-    if place.suffix != ".keras":
-        raise _not_loadable(text, "another kind of file")
-    return _load_keras(place)
+    if place.suffix == ".keras":
+        return _load_keras(place)
+    if place.suffix in ENGINES:
+        return _load_file(place)
+    raise _not_loadable(text, "another kind of file")
 
 
 def _refuse_unsafe(path: str) -> None:
@@ -183,9 +205,20 @@ def _refuse_unsafe(path: str) -> None:
 
 def _not_loadable(path: str, reason: str) -> InputError:
     return InputError(
-        "`path` must be a SavedModel folder, a run folder or a .keras file. "
+        "`path` must be a SavedModel folder, a run folder or a .keras, .onnx or .tflite file. "
         f"Received: {path!r}, {reason}. Pass what `kclassify fit` or `kclassify export` wrote."
     )
+
+
+def _warmed(
+    engine: Engine, class_names: Sequence[str], input_shape: Sequence[int], *, path: Path
+) -> Classifier:
+    """Return the classifier after a first answer, which is slow and shows whether it works."""
+    answer = engine(np.zeros((1, *input_shape), np.uint8))
+    if answer.shape != (1, len(class_names)):
+        reason = f"with {answer.shape[-1]} outputs for the {len(class_names)} class names beside it"
+        raise _not_loadable(str(path), reason)
+    return Classifier(engine, class_names=class_names, input_shape=input_shape)
 
 
 def _load_folder(folder: Path) -> Classifier:
@@ -202,16 +235,8 @@ def _load_folder(folder: Path) -> Classifier:
 def _load_keras(path: Path) -> Classifier:
     model = load_keras_file(path)
     class_names = _class_names(path.with_name("config.json"), count=model.output_shape[-1])
-    serve_images, serve_bytes = serving_functions(model, class_names)
-    return Classifier(
-        {
-            "serving_default": serve_images.get_concrete_function(),
-            "serve_bytes": serve_bytes.get_concrete_function(),
-        },
-        class_names=class_names,
-        input_shape=model.input_shape[1:],
-        owner=model,
-    )
+    engine = tensorflow_engine(probability_function(model).get_concrete_function())
+    return _warmed(engine, class_names, model.input_shape[1:], path=path)
 
 
 def _class_names(config_file: Path, *, count: int) -> Sequence[str]:
@@ -232,33 +257,44 @@ def _load_saved_model(folder: Path) -> Classifier:
     if missing or not any(folder.glob("variables/variables.data-*")):
         names = ", ".join(missing) or "variables/variables.data-*"
         raise _not_loadable(str(folder), f"an incomplete SavedModel, without {names}")
-    owner = _open_saved_model(folder)
-    metadata = json.loads((folder / METADATA).read_text("utf-8"))
-    shape = metadata["input"]
-    return Classifier(
-        owner.signatures,
-        class_names=metadata["class_names"],
-        input_shape=(*shape["image_size"], shape["channels"]),
-        owner=owner,
-    )
+    class_names, input_shape = _read_metadata(folder / METADATA, path=folder)
+    model = _open_saved_model(folder)
+    engine = tensorflow_engine(model.signatures["probabilities"])
+    return _warmed(engine, class_names, input_shape, path=folder)
 
 
 def _open_saved_model(folder: Path) -> Any:
     try:
         model = tf.saved_model.load(str(folder))
     except Exception as error:  # TensorFlow raises many kinds, by which part is damaged
-        reason = f"a damaged SavedModel ({_first_line(error)})"
+        reason = f"a damaged SavedModel ({first_line(error)})"
         raise _not_loadable(str(folder), reason) from error
-    answers = getattr(model.signatures.get("serving_default"), "structured_outputs", {})
-    if set(answers) != set(OUTPUTS) or "serve_bytes" not in model.signatures:
-        raise _not_loadable(str(folder), "a SavedModel that kclassify did not write")
+    if set(model.signatures) != set(SIGNATURES):
+        reason = "a SavedModel that this version of kclassify did not write"
+        raise _not_loadable(str(folder), reason)
     return model
 
 
-def _form(item: Item) -> object:
-    """Return what items must share to go through the model together."""
-    return item.value.shape if isinstance(item.value, np.ndarray) else type(item.value)
+def _load_file(path: Path) -> Classifier:
+    places = [path.parent / name for name in (METADATA, Path(METADATA).name)]
+    metadata = next((place for place in places if place.is_file()), None)
+    if metadata is None:
+        raise _not_loadable(str(path), f"without the {METADATA} of its export")
+    class_names, input_shape = _read_metadata(metadata, path=path)
+    try:
+        return _warmed(ENGINES[path.suffix](path), class_names, input_shape, path=path)
+    except InputError:
+        raise
+    except Exception as error:  # each runtime raises kinds of its own
+        reason = f"a damaged {path.suffix} file, or one that {metadata.name} does not describe"
+        raise _not_loadable(str(path), f"{reason} ({first_line(error)})") from error
 
 
-def _first_line(error: Exception) -> str:
-    return str(getattr(error, "message", error)).strip().partition("\n")[0]
+def _read_metadata(file: Path, *, path: Path) -> tuple[list[str], tuple[int, ...]]:
+    """Return the class names and the input shape that an export states."""
+    try:
+        metadata = json.loads(file.read_text("utf-8"))
+        shape = metadata["input"]
+        return list(metadata["class_names"]), (*shape["image_size"], shape["channels"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _not_loadable(str(path), f"whose {file.name} is damaged") from error

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import __version__, runtime
-from kclassify.checks import InputError, check_number
+from kclassify.checks import InputError, check_choice, check_number
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -19,7 +19,9 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.models.folding import fold_batch_norm  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.test_time import VIEWS, with_test_time  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
 from kclassify.serving.formats import FORMATS, check_formats, probability_model  # noqa: E402
 from kclassify.serving.signatures import serving_functions  # noqa: E402
@@ -32,20 +34,26 @@ def export(
     run: Run | str | os.PathLike[str],
     *,
     formats: str | Sequence[str] = ("saved_model",),
+    tta: str = "none",
     version: int | None = None,
 ) -> Path:
     """Write the run's model as ``export/<version>/`` in TF Serving's layout, and verify it.
 
-    The SavedModel takes uint8 images of any height and width (`serving_default`) or encoded
-    images (`serve_bytes`), and needs neither kclassify nor Keras. It is written beside its place,
-    loaded by a fresh process, and compared with the Keras model on up to 256 of the run's images;
-    only then does it get its number, which is when TF Serving sees it.
+    The SavedModel takes uint8 images of any height and width (`serving_default`), encoded images
+    (`serve_bytes`), or uint8 images of the model's size for their probabilities alone
+    (`probabilities`), and needs neither kclassify nor Keras. Its batch normalizations are folded
+    into the layers before them. It is written beside its place, loaded by a fresh process, and
+    compared with the Keras model that was evaluated on up to 256 of the run's images; only then
+    does it get its number, which is when TF Serving sees it.
 
     Args:
         run: a run or its folder.
         formats: ``"onnx"`` and ``"litert"`` are added in the same folder, as ``model.onnx`` and
             ``model.tflite``; they take uint8 images of the model's own size and return
             probabilities. ``"saved_model"`` is always written.
+        tta: test-time augmentation, the mean of the network's logits over several views of an
+            image, inside what is exported: ``"none"``, ``"flip"`` or ``"flip_shift"``, as in
+            `evaluate`. It costs as many times as much as there are views: 2 or 6.
         version: the number of the new folder; by default the highest one so far, plus 1.
 
     Returns:
@@ -61,18 +69,22 @@ def export(
         >>> kclassify.export(run).name
         '1'
     """
+    check_choice("tta", tta, VIEWS)
     run = Run.open(run)
     extra = check_formats(formats)
     target = run.export_dir / str(_next_version(run, version))
     samples = _samples(run)
     model, class_names = load_run_model(run), tuple(run.config["class_names"])
+    evaluated = with_test_time(model, tta)
+    served = with_test_time(fold_batch_norm(model), tta)
     with _appearing(target) as folder:
-        signatures = _write_saved_model(folder, model, class_names)
-        _write_json(folder / METADATA, _metadata(model, class_names, signatures))
+        signatures = _write_saved_model(folder, served, class_names)
+        metadata = _metadata(model, class_names, signatures=signatures, tta=tta)
+        _write_json(folder / METADATA, metadata)
         for name in extra:
-            FORMATS[name].write(probability_model(model), folder / FORMATS[name].file)
+            FORMATS[name].write(probability_model(served), folder / FORMATS[name].file)
         record = verify(
-            folder, model, class_names, samples=samples, formats=["saved_model", *extra]
+            folder, evaluated, class_names, samples=samples, formats=["saved_model", *extra]
         )
         _write_json(folder / "verification.json", record)
     return target
@@ -144,8 +156,7 @@ def _sync(folder: Path) -> None:
 def _write_saved_model(
     folder: Path, model: keras.Model, class_names: Sequence[str]
 ) -> dict[str, Any]:
-    serve_images, serve_bytes = serving_functions(model, class_names)
-    endpoints = {"serving_default": serve_images, "serve_bytes": serve_bytes}
+    endpoints = serving_functions(model, class_names)
     # Keras's own export would call the model without training=False; see `serving_functions`.
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -170,13 +181,14 @@ def _spec(spec: Any) -> dict[str, Any]:
 
 
 def _metadata(
-    model: keras.Model, class_names: Sequence[str], signatures: dict[str, Any]
+    model: keras.Model, class_names: Sequence[str], *, signatures: dict[str, Any], tta: str
 ) -> dict[str, Any]:
     height, width, channels = model.input_shape[1:]
     return {
         "class_names": list(class_names),
         "input": {"dtype": "uint8", "image_size": [height, width], "channels": channels},
         "signatures": signatures,
+        "tta": tta,
         "versions": {
             "kclassify": __version__,
             "tensorflow": tf.__version__,

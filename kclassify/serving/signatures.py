@@ -1,4 +1,4 @@
-"""What a served model can be asked: a function of images and one of encoded bytes."""
+"""What a served model can be asked: functions of images of its own size, of any, and of files."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,12 +13,13 @@ import tensorflow as tf  # noqa: E402
 from kclassify.data.images import decode_image, resize_images  # noqa: E402
 
 OUTPUTS = ("probabilities", "class_id", "label")
+SIGNATURES = ("serving_default", "serve_bytes", "probabilities")
 
 
-def serving_functions(model: keras.Model, class_names: Sequence[str]) -> tuple[Any, Any]:
-    """Return ``(serve_images, serve_bytes)``, two `tf.function`s with fixed signatures.
+def serving_functions(model: keras.Model, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the `tf.function`s of `SIGNATURES`, each with a fixed input signature.
 
-    Both bring images to the model's size by the resizer that training used, and call the model
+    They bring images to the model's size by the resizer that training used, and call the model
     with ``training=False``: layers of random augmentation do nothing.
 
     Args:
@@ -26,33 +27,62 @@ def serving_functions(model: keras.Model, class_names: Sequence[str]) -> tuple[A
         class_names: one name an output, in order.
 
     Returns:
-        `serve_images`, of `images`, uint8 `(batch_size, any height, any width, channels)`, and
-        `serve_bytes`, of `image_bytes`, encoded images `(batch_size,)`. Each returns the mapping
-        `probabilities`, float32 `(batch_size, num_classes)`, `class_id`, int64 `(batch_size,)`,
+        `serving_default`, of `images`, uint8 `(batch_size, any height, any width, channels)`;
+        `serve_bytes`, of `image_bytes`, encoded images `(batch_size,)`; `probabilities`, of
+        `images` of the model's own size. The last answers with `probabilities` alone, float32
+        `(batch_size, num_classes)`; the others add `class_id`, int64 `(batch_size,)`, and
         `label`, string `(batch_size,)`.
     """
-    height, width, channels = input_shape = model.input_shape[1:]
-    image = tf.TensorSpec(input_shape, tf.uint8)
+    image_size, channels = model.input_shape[1:3], model.input_shape[3]
+    image = tf.TensorSpec(model.input_shape[1:], tf.uint8)
 
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, channels), tf.uint8, "images")])
     def serve_images(images):
-        return _classify(model, resize_images(images, (height, width)), class_names)
-
-    def decode(encoded):
-        images = decode_image(encoded, channels=channels)[tf.newaxis]
-        return tf.ensure_shape(resize_images(images, (height, width))[0], input_shape)
+        return _classify(model, fitted(images, image_size), class_names)
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
     def serve_bytes(image_bytes):
-        images = tf.map_fn(decode, image_bytes, fn_output_signature=image)
+        images = tf.map_fn(
+            lambda encoded: decoded(encoded, model.input_shape[1:]),
+            image_bytes,
+            fn_output_signature=image,
+        )
         return _classify(model, images, class_names)
 
-    return serve_images, serve_bytes
+    functions = (serve_images, serve_bytes, probability_function(model))
+    return dict(zip(SIGNATURES, functions, strict=True))
+
+
+def probability_function(model: keras.Model) -> Any:
+    """Return the `tf.function` of the signature `probabilities`."""
+
+    @tf.function(input_signature=[tf.TensorSpec(model.input_shape, tf.uint8, "images")])
+    def serve_probabilities(images):
+        return {"probabilities": _probabilities(model, images)}
+
+    return serve_probabilities
+
+
+def decoded(encoded: tf.Tensor, input_shape: Sequence[int]) -> tf.Tensor:
+    """Decode an image and bring it to `input_shape`, uint8 `(height, width, channels)`."""
+    image = decode_image(encoded, channels=input_shape[2])
+    return fitted(image[tf.newaxis], input_shape[:2])[0]
+
+
+def fitted(images: tf.Tensor, image_size: Sequence[int]) -> tf.Tensor:
+    """Bring images to `(height, width)`, at no cost where they have it, as most that are served."""
+    fits = tf.reduce_all(tf.shape(images)[1:3] == tuple(image_size))
+    images = tf.cond(fits, lambda: images, lambda: resize_images(images, tuple(image_size)))
+    return tf.ensure_shape(images, (None, *image_size, None))
 
 
 def _classify(model: keras.Model, images: tf.Tensor, class_names: Sequence[str]) -> dict[str, Any]:
-    probabilities = tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))
+    probabilities = _probabilities(model, images)
     class_id = tf.argmax(probabilities, axis=-1)
     # A constant in the graph: lookup tables can be left out of a SavedModel without a word.
     label = tf.gather(tf.constant(list(class_names)), class_id)
     return dict(zip(OUTPUTS, (probabilities, class_id, label), strict=True))
+
+
+def _probabilities(model: keras.Model, images: tf.Tensor) -> tf.Tensor:
+    return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))

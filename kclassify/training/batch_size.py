@@ -1,6 +1,7 @@
-"""The batch size that the memory allows."""
+"""The batch size that the memory allows, and that the number of images asks for."""
 
 import math
+from collections.abc import Collection
 from pathlib import Path
 
 from kclassify import runtime
@@ -18,6 +19,8 @@ from kclassify.training.time_budget import measure_pace  # noqa: E402
 
 # An epoch of fewer steps learns little, whatever memory there is.
 FEWEST_STEPS = 50
+# A preset is meant for tens of thousands of images; fewer need smaller batches and more epochs.
+STEPS_AN_EPOCH, STEPS_IN_ALL, SMALLEST_BATCH = 25, 500, 8
 # The gradients need as much again as the activations, and something else may need some too.
 SHARE_OF_MEMORY = 1 / 4
 # Whose step grows with the gradient; for the others the rate grows with the root of the batch.
@@ -95,6 +98,23 @@ def largest_batch(source: Source, config: FitConfig) -> FitConfig:
             batch_size //= 2
         else:
             return scaled
+
+
+def for_few_images(config: FitConfig, images: int, *, given: Collection[str]) -> FitConfig:
+    """Return `config` with a smaller batch and more epochs, where `images` are too few for it.
+
+    Args:
+        config: a preset's, with what the user changed of it.
+        images: in the training split.
+        given: the names that the user chose a value for; those keep it.
+    """
+    if "batch_size" not in given and images < STEPS_AN_EPOCH * config.batch_size:
+        most = max(min(SMALLEST_BATCH, images), images // STEPS_AN_EPOCH)
+        config = _scaled(config, min(config.batch_size, 2 ** int(math.log2(most))))
+    steps = images // config.batch_size
+    if {"epochs", "time_budget"} & set(given) or steps * config.epochs >= STEPS_IN_ALL:
+        return config
+    return config.replace(epochs=math.ceil(STEPS_IN_ALL / steps))
 
 
 def _scaled(config: FitConfig, batch_size: int) -> FitConfig:

@@ -23,7 +23,7 @@ import tensorflow as tf  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 from kclassify.models.cost import count_parameters  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
-from kclassify.training.batch_size import check_batch_fits, largest_batch  # noqa: E402
+from kclassify.training.batch_size import check_batch_fits, for_few_images, largest_batch  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
     BestWeights,
     HistoryFile,
@@ -134,7 +134,7 @@ def _first_settings(data: Any, preset: str | None, options: Mapping[str, Any]) -
             'Give a time too, such as time_budget="10m".'
         )
     first = SIZES[0] if preset == "auto" else preset or default_preset(data)
-    if options.get("batch_size") == "auto":
+    if options.get("batch_size", "auto") == "auto":
         # One image is a batch that no data is too small for.
         options = {**options, "batch_size": 1}
     return resolve(first, options)
@@ -150,8 +150,8 @@ def _settle(
     preset = preset or default_preset(data)
     settings = resolve(preset, given)
     if options.get("batch_size") == "auto":
-        settings = largest_batch(source, settings)
-    return preset, settings
+        return preset, largest_batch(source, settings)
+    return preset, for_few_images(settings, len(source.splits["train"]), given=given)
 
 
 def _train(

@@ -70,8 +70,18 @@ class Session:
         return self.network
 
 
-def build_session(source: Source, config: FitConfig) -> Session:
+def build_session(
+    source: Source,
+    config: FitConfig,
+    *,
+    schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+) -> Session:
     """Build and compile; whatever is wrong with the configuration shows here.
+
+    Args:
+        source: the data, prepared.
+        config: the resolved configuration.
+        schedule: the learning rate over time, where it is not the configuration's.
 
     Raises:
         InputError: the device does not exist, or the network does not take its arguments.
@@ -89,19 +99,24 @@ def build_session(source: Source, config: FitConfig) -> Session:
         )
         set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
         model = training_form(network, policy=policy, any_size=config.progressive is not None)
-    schedule = build_schedule(config, total_steps=steps * config.epochs)
+    planned = build_schedule(config, total_steps=steps * config.epochs)
     soft = config.augmentation in MIXING or source.splits["train"].soft
-    session = Session(network, model, schedule, config, device, policy, steps, soft)
-    _compile(session, source)
+    session = Session(network, model, planned, config, device, policy, steps, soft)
+    _compile(session, source, schedule=schedule or planned)
     return session
 
 
-def _compile(session: Session, source: Source) -> None:
+def _compile(
+    session: Session,
+    source: Source,
+    *,
+    schedule: keras.optimizers.schedules.LearningRateSchedule,
+) -> None:
     config, model = session.config, session.model
     if config.weight_clip:
         clip_kernels(model, config.weight_clip)
     model.compile(
-        optimizer=build_optimizer(config, session.schedule, policy=session.policy),
+        optimizer=build_optimizer(config, schedule, policy=session.policy),
         loss=build_loss(config, source.splits["train"], source.class_names),
         metrics=[_accuracy(soft=session.soft)],
         steps_per_execution=session.steps_per_execution,

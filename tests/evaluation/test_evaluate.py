@@ -8,6 +8,7 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.models.test_time import with_test_time
 from kclassify.runs import Run
 
 
@@ -40,6 +41,22 @@ def test_the_probabilities_are_the_models(run, tiny_run):
     logits = model(tiny_run.source.splits["test"].images, training=False)
     with np.load(run.predictions_file("test")) as stored:
         np.testing.assert_allclose(stored["probabilities"], keras.ops.softmax(logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("tta", ["none", "flip", "flip_shift"])
+def test_test_time_augmentation_is_evaluated_and_recorded(run, tiny_run, tta):
+    found = kclassify.evaluate(Run(run.path, tiny_run.source), tta=tta, verbose=False)
+    model = with_test_time(keras.saving.load_model(run.model_file, compile=False), tta)
+    logits = model(tiny_run.source.splits["test"].images, training=False)
+    with np.load(run.predictions_file("test")) as stored:
+        np.testing.assert_allclose(stored["probabilities"], keras.ops.softmax(logits), atol=1e-6)
+    assert json.loads(run.metrics_file.read_text())["tta"] == found.tta == tta
+    assert (f"test-time augmentation {tta}" in str(found)) == (tta != "none")
+
+
+def test_an_unknown_test_time_augmentation_names_the_nearest(run):
+    with pytest.raises(InputError, match=r"`tta` must be.*Did you mean 'flip'"):
+        kclassify.evaluate(run, tta="flp", verbose=False)
 
 
 def test_data_in_memory_must_be_given_again_in_another_process(run):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 
+from kclassify.models.folding import fold_batch_norm
 from kclassify.models.registry import MODELS, build_model
 from kclassify.models.training_form import training_form
 
@@ -152,3 +153,18 @@ def test_the_form_for_training_learns_the_same_statistics(name):
     )
     for found, expected in zip(form.get_weights(), model.get_weights(), strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_folding_batch_normalization_keeps_the_logits(name):
+    model = build(name)
+    norms = [x for x in all_layers(model) if isinstance(x, keras.layers.BatchNormalization)]
+    rng = np.random.default_rng(0)
+    for norm in norms:
+        norm.moving_mean.assign(rng.normal(0, 0.3, norm.moving_mean.shape))
+        norm.moving_variance.assign(rng.uniform(0.5, 1.5, norm.moving_mean.shape))
+    folded = fold_batch_norm(model)
+    assert not norms or len(folded.weights) < len(model.weights)
+    logits, expected = folded(images(), training=False), model(images(), training=False).numpy()
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    probabilities, wanted = keras.ops.softmax(logits), keras.ops.softmax(expected)
+    np.testing.assert_allclose(probabilities, wanted, rtol=0, atol=1e-5)

@@ -148,6 +148,15 @@ def test_another_split_is_named(small_run):
     assert "Test accuracy" not in html + markdown
 
 
+def test_test_time_augmentation_is_named_where_there_was_one(small_run):
+    evaluation = {**read_json(small_run.metrics_file), "tta": "flip"}
+    assert "test-time augmentation" not in "".join(pages(small_run))
+    small_run.write(small_run.metrics_file, evaluation)
+    for page in pages(small_run):
+        assert "test split, with test-time augmentation flip." in page
+        assert "--tta flip" in page
+
+
 def test_every_figure_and_image_has_words(plain):
     html, _ = plain
     assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', html)) == 4

@@ -63,3 +63,30 @@ def exported(run):
 def expected(model, images):
     """The probabilities that the Keras model gives `images`."""
     return keras.ops.softmax(model.predict(images, verbose=0)).numpy()
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        ("onnx", "model.onnx", ("tf2onnx", "onnxruntime")),
+        ("litert", "model.tflite", ("ai_edge_litert",)),
+    ],
+    ids=lambda parameter: parameter[0],
+)
+def other_format(request, make_run, tmp_path_factory):
+    """The file of an export in another format; do not write into its folder."""
+    from kclassify.serving import saved_model
+
+    name, file, packages = request.param
+    for package in packages:
+        pytest.importorskip(package)
+    honest = saved_model.verify
+    with pytest.MonkeyPatch.context() as patch:
+        # The SavedModel is verified in `exported`; here only the other format needs a process.
+        patch.setattr(
+            saved_model,
+            "verify",
+            lambda *args, **kwargs: honest(*args, **{**kwargs, "formats": [name]}),
+        )
+        run = make_run(tmp_path_factory.mktemp(name) / "made")
+        return saved_model.export(run, formats=(name,)) / file

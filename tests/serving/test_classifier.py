@@ -1,9 +1,11 @@
 import io
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from PIL import Image
@@ -46,6 +48,129 @@ def test_every_kind_of_place_answers_alike(exported, run, images, expected):
     for place in places:
         answer = load(place).predict(images, verbose=False)
         np.testing.assert_allclose(answer["probability"], expected.max(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3, 70])
+def test_probabilities_are_the_models(exported, run, images, expected, count):
+    for place in (exported, run):
+        found = load(place).probabilities(images[:count])
+        assert (found.dtype, found.shape) == (np.float32, (count, 4))
+        np.testing.assert_allclose(found, expected[:count], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "received"),
+    [
+        (np.zeros((1, 12, 10, 3), np.float32), "dtype=float32"),
+        (np.zeros((1, 12, 10, 1), np.uint8), r"shape=\(1, 12, 10, 1\)"),
+        (np.zeros((1, 24, 20, 3), np.uint8), r"shape=\(1, 24, 20, 3\)"),
+        (np.zeros((12, 10, 3), np.uint8), r"shape=\(12, 10, 3\)"),
+        (np.zeros((0, 12, 10, 3), np.uint8), r"shape=\(0, 12, 10, 3\)"),
+        ([[[0]]], "list"),
+        (tf.zeros((1, 12, 10, 3), tf.uint8), "EagerTensor"),
+    ],
+)
+def test_what_probabilities_does_not_take(served, given, received):
+    with pytest.raises(
+        InputError, match=rf"`images` must be.*\(batch_size, 12, 10, 3\).*{received}"
+    ):
+        served.probabilities(given)
+
+
+def test_other_formats_answer_as_the_saved_model_does(other_format, served, folder, images):
+    large = np.repeat(np.repeat(images[0], 7, axis=0), 5, axis=1)
+    inputs = [folder, encode(large, "JPEG"), large, images[:5], b"nonsense", folder / "missing.png"]
+    found = load(other_format).predict(inputs, batch_size=4, verbose=False)
+    wanted = served.predict(inputs, batch_size=4, verbose=False)
+    pd.testing.assert_frame_equal(found, wanted, atol=1e-5)
+    assert wanted["error"].isna().sum() == 9
+
+
+def test_other_formats_take_any_batch_size_in_turn(other_format, images, expected):
+    classifier = load(other_format)
+    for count in (1, 70, 7, 1):
+        found = classifier.probabilities(images[:count])
+        np.testing.assert_allclose(found, expected[:count], atol=1e-5)
+
+
+def answers_in_threads(classifier, images):
+    """Ask from several threads at once, for batches of several sizes."""
+    batches = [images[first : first + 1 + first % 5] for first in range(70)]
+    with ThreadPoolExecutor(4) as pool:
+        return zip(batches, pool.map(classifier.probabilities, batches), strict=True)
+
+
+def test_threads_get_their_own_answers(served, images):
+    for batch, found in answers_in_threads(served, images):
+        np.testing.assert_allclose(found, served.probabilities(batch), atol=1e-6)
+
+
+def test_threads_get_their_own_answers_of_other_formats(other_format, images):
+    classifier = load(other_format)
+    for batch, found in answers_in_threads(classifier, images):
+        np.testing.assert_allclose(found, classifier.probabilities(batch), atol=1e-6)
+
+
+def test_a_file_may_stand_beside_its_metadata(other_format, images, expected, tmp_path):
+    shutil.copy(other_format, tmp_path)
+    shutil.copy(other_format.parent / module.METADATA, tmp_path)
+    found = load(tmp_path / other_format.name)
+    assert found.class_names == ("ant", "bee", "caf\u00e9", "dog")
+    np.testing.assert_allclose(found.probabilities(images), expected, atol=1e-5)
+
+
+def test_a_file_without_its_metadata(other_format, tmp_path):
+    shutil.copy(other_format, tmp_path)
+    with pytest.raises(
+        InputError, match=r"`path` must be.*without the assets\.extra/metadata\.json"
+    ):
+        load(tmp_path / other_format.name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"class_names": ["a", "b"]},
+        {"input": {"image_size": [8, 8], "channels": 3}},
+        {"input": {"image_size": [12, 10], "channels": 1}},
+    ],
+    ids=["classes", "size", "channels"],
+)
+def test_a_file_beside_the_metadata_of_another(other_format, tmp_path, change):
+    shutil.copy(other_format, tmp_path)
+    metadata = json.loads((other_format.parent / module.METADATA).read_text())
+    (tmp_path / "metadata.json").write_text(json.dumps(metadata | change))
+    with pytest.raises(InputError, match=r"2 class names|does not describe"):
+        load(tmp_path / other_format.name)
+
+
+@pytest.mark.parametrize("bytes_left", [0, 100, -100])
+def test_a_damaged_file(other_format, tmp_path, bytes_left):
+    shutil.copytree(other_format.parent / "assets.extra", tmp_path / "assets.extra")
+    path = tmp_path / other_format.name
+    path.write_bytes(other_format.read_bytes()[:bytes_left])
+    with pytest.raises(InputError, match=rf"`path` must be.*a damaged \{path.suffix} file"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "package", "extra"),
+    [("model.onnx", "onnxruntime", "onnx"), ("model.tflite", "ai_edge_litert", "litert")],
+)
+def test_a_missing_runtime_names_the_extra(exported, tmp_path, monkeypatch, file, package, extra):
+    monkeypatch.setattr("kclassify.checks.find_spec", lambda name: None)
+    shutil.copytree(exported / "assets.extra", tmp_path / "assets.extra")
+    (tmp_path / file).touch()
+    with pytest.raises(InputError, match=rf"`path`.*{package}.*pip install 'kclassify\[{extra}\]'"):
+        load(tmp_path / file)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"input": 3, "class_names": ["a"]}'])
+def test_damaged_metadata(exported, tmp_path, text):
+    copy = shutil.copytree(exported, tmp_path / "copy")
+    (copy / module.METADATA).write_text(text)
+    with pytest.raises(InputError, match=r"whose metadata\.json is damaged"):
+        load(copy)
 
 
 def test_attributes(served):

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kclassify.checks import InputError, VerificationError
+from kclassify.models.test_time import with_test_time
 from kclassify.models.weights import weights_hash
 from kclassify.runs import Run
 from kclassify.serving import saved_model, verify
@@ -61,6 +62,10 @@ def test_metadata_states_the_input_contract(exported, model):
     assert serve["inputs"] == {"images": {"dtype": "uint8", "shape": [None, None, None, 3]}}
     assert serve["outputs"]["label"] == {"dtype": "string", "shape": [None]}
     assert list(metadata["signatures"]["serve_bytes"]["inputs"]) == ["image_bytes"]
+    lean = metadata["signatures"]["probabilities"]
+    assert lean["inputs"] == {"images": {"dtype": "uint8", "shape": [None, 12, 10, 3]}}
+    assert lean["outputs"] == {"probabilities": {"dtype": "float32", "shape": [None, 4]}}
+    assert metadata["tta"] == "none"
 
 
 def test_the_verification_is_kept(exported, images):
@@ -70,12 +75,14 @@ def test_the_verification_is_kept(exported, images):
         "serving_default",
         "serving_default at another size",
         "serve_bytes",
+        "probabilities",
     }
     assert checks["serving_default"]["images"] == record["images"] == len(images)
     assert checks["serve_bytes"]["images"] > len(images)
     for check in checks.values():
-        assert check["max_difference"] <= 1e-4
+        assert check["max_difference"] <= 1e-5
         assert check["class_ids_equal"]
+        assert check["ties_that_differ"] == 0
         assert check["repeatable"]
 
 
@@ -127,6 +134,54 @@ def test_a_version_that_cannot_be(own_run, unverified, version, message):
     assert left_in(own_run) == ["7"]
 
 
+def small_network(width=4):
+    """Return a network with a batch normalization that can be folded, and one that cannot."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 10, 3), dtype="uint8", name="images")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1)(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(width, 3)(x))
+    x = keras.layers.BatchNormalization()(keras.layers.Activation("relu")(x))
+    outputs = keras.layers.Dense(4)(keras.layers.Flatten()(x))
+    model = keras.Model(inputs, outputs)
+    for weight in model.weights:
+        noise = np.random.default_rng(0).normal(0, 0.3, weight.shape)
+        weight.assign(weight.numpy() + noise * ("variance" not in weight.path))
+    return model
+
+
+@pytest.fixture
+def foldable_run(own_run):
+    model = small_network()
+    model.save(own_run.model_file)
+    own_run.write(own_run.summary_file, {"weights_sha256": weights_hash(model)})
+    return own_run
+
+
+@pytest.mark.parametrize("tta", ["none", "flip_shift"])
+def test_batch_normalization_is_folded_and_the_answers_stay(foldable_run, images, tta):
+    model = with_test_time(keras.saving.load_model(foldable_run.model_file, compile=False), tta)
+    folder = export(foldable_run, tta=tta)
+    served = tf.saved_model.load(folder)
+    # Kernel and bias of the convolution and of the dense layer, and the normalization that stays.
+    assert len(served.signatures["probabilities"].variables) == 4 + 4
+    assert json.loads((folder / "assets.extra/metadata.json").read_text())["tta"] == tta
+    expected = keras.ops.softmax(model(images))
+    for name in ("serving_default", "probabilities"):
+        found = served.signatures[name](images=tf.constant(images))["probabilities"]
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_unknown_test_time_augmentation_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match=r"`tta` must be one of.*Did you mean 'flip_shift'"):
+        export(tmp_path / "no-run", tta="flipshift")
+
+
+def test_another_test_time_augmentation_than_the_evaluated_one_fails(foldable_run, monkeypatch):
+    monkeypatch.setattr(saved_model, "fold_batch_norm", lambda model: with_test_time(model, "flip"))
+    with pytest.raises(VerificationError, match="does not serve what was evaluated"):
+        export(foldable_run)
+
+
 def test_an_unknown_format_names_the_nearest(run):
     with pytest.raises(InputError, match="Did you mean 'onnx'"):
         export(run, formats=("saved_model", "onx"))
@@ -174,28 +229,12 @@ def test_a_folder_that_is_no_run(tmp_path):
         export(Run(tmp_path / "nothing").path)
 
 
-@pytest.mark.parametrize(
-    ("name", "file", "packages"),
-    [
-        ("onnx", "model.onnx", ("tf2onnx", "onnxruntime")),
-        ("litert", "model.tflite", ("ai_edge_litert",)),
-    ],
-)
-def test_other_formats_agree_in_their_own_runtime(own_run, monkeypatch, name, file, packages):
-    for package in packages:
-        pytest.importorskip(package)
-    # The SavedModel has been verified above; here only the other format needs a fresh process.
-    honest = saved_model.verify
-    monkeypatch.setattr(
-        saved_model,
-        "verify",
-        lambda *args, **kwargs: honest(*args, **{**kwargs, "formats": [name]}),
-    )
-    folder = export(own_run, formats=(name,))
-    assert (folder / file).is_file()
-    check = json.loads((folder / "verification.json").read_text())["formats"][name]["images"]
+def test_other_formats_agree_in_their_own_runtime(other_format):
+    record = json.loads(other_format.with_name("verification.json").read_text())
+    (checks,) = record["formats"].values()
+    check = checks["images"]
     assert check["images"] == 70
-    assert check["max_difference"] <= 1e-4
+    assert check["max_difference"] <= 1e-5
     assert check["class_ids_equal"]
 
 

@@ -53,3 +53,22 @@ def test_the_rate_follows_the_batch_by_a_named_rule(optimizer, factor):
 def test_fit_takes_auto(tiny_arrays, tiny_options):
     run = kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": "auto"})
     assert run.config["config"]["batch_size"] == 1
+
+
+def few(images, **given):
+    config = kclassify.FitConfig(**{"batch_size": 256, "epochs": 4, "learning_rate": 0.1, **given})
+    found = batch_size.for_few_images(config, images, given=given)
+    return found.batch_size, found.epochs
+
+
+def test_few_images_get_small_batches_and_many_epochs():
+    assert few(45_000) == (256, 4)
+    assert few(1_000) == (32, 17)
+    assert few(60) == (8, 72)
+    assert few(5) == (4, 500)
+
+
+def test_what_the_user_chose_stays():
+    assert few(1_000, batch_size=100) == (100, 50)
+    assert few(1_000, epochs=3) == (32, 3)
+    assert few(1_000, time_budget="1m") == (32, 4)

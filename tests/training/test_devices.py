@@ -1,0 +1,54 @@
+import pandas as pd
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.training import devices
+from kclassify.training.devices import DeviceBench, bench_devices
+
+
+def table(**speeds):
+    rows = [("CPU:0", 2, int(size.removeprefix("b")), speed) for size, speed in speeds.items()]
+    columns = ["device", "threads", "batch_size", "training"]
+    return pd.DataFrame(rows, columns=columns).assign(inference=1.0)
+
+
+def test_the_smallest_batch_that_is_nearly_the_quickest_is_recommended():
+    bench = DeviceBench(table(b32=50.0, b128=97.0, b512=100.0))
+    assert bench.recommended["batch_size"] == 128
+    assert "--device cpu:0 --threads 2 --batch-size 128" in str(bench)
+
+
+def test_a_row_is_measured():
+    row = devices.measure("CPU:0", 0, "digits", 8, 0.01, 4)
+    assert row["training"] > 0
+    assert row["inference"] > 0
+    assert row["batch_size"] == 4
+
+
+def test_each_number_of_threads_has_a_child_of_its_own(monkeypatch):
+    asked = []
+
+    def child(arguments):
+        asked.append(arguments[:2])
+        return [{"device": arguments[0], "threads": int(arguments[1]), "batch_size": 32,
+                 "training": 1.0, "inference": 1.0}]  # fmt: skip
+
+    monkeypatch.setattr(devices, "_in_child", child)
+    monkeypatch.setattr(devices.runtime, "physical_cores", lambda: 4)
+    found = bench_devices(device="cpu", verbose=False)
+    assert asked == [["CPU:0", "1"], ["CPU:0", "2"], ["CPU:0", "4"]]
+    assert list(found.table["threads"]) == [1, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"device": "gpu:7"}, "device"),
+        ({"preset": "fats"}, "preset"),
+        ({"image_size": 2}, "image_size"),
+        ({"batch_sizes": (0,)}, "batch_sizes"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_measured(options, name):
+    with pytest.raises(InputError, match=f"`{name}`"):
+        bench_devices(verbose=False, **options)

@@ -1,0 +1,60 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.training.find_lr import HIGHEST, LOWEST, proposals
+
+
+def curve(losses):
+    rates = np.geomspace(LOWEST, HIGHEST, len(losses))
+    return pd.DataFrame({"learning_rate": rates, "loss": losses, "smoothed": losses})
+
+
+def test_the_rules_propose_what_they_say():
+    # Flat, then down as a line of the rate's logarithm that is steepest at 50, then up.
+    steps = np.arange(100)
+    losses = 2.0 - 1.0 / (1.0 + np.exp(-(steps - 50) / 3.0)) + np.exp((steps - 85) / 3.0)
+    table = curve(losses)
+    found = proposals(table)
+    least = table["learning_rate"][int(np.argmin(losses))]
+    assert found["minimum/10"] == pytest.approx(least / 10)
+    assert found["steepest"] == pytest.approx(table["learning_rate"][50])
+
+
+@pytest.fixture
+def options(tiny_options):
+    return {name: value for name, value in tiny_options.items() if name != "epochs"}
+
+
+def test_the_curve_and_the_table_are_written(tiny_arrays, options, tmp_path):
+    found = kclassify.find_lr(tiny_arrays, steps=24, out="lr.png", **options)
+    assert found.learning_rate == found.proposals["minimum/10"]
+    assert "recommended" in str(found)
+    assert (tmp_path / "lr.png").read_bytes().startswith(b"\x89PNG")
+    table = pd.read_csv(tmp_path / "lr.csv")
+    assert table["learning_rate"].iloc[0] == pytest.approx(LOWEST)
+    assert (table["learning_rate"].diff().iloc[1:] > 0).all()
+    assert len(table) == len(found.table) >= 20
+
+
+def test_nothing_else_is_written(tiny_arrays, options, tmp_path):
+    kclassify.find_lr(tiny_arrays, steps=20, **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_loss_that_is_nan_from_the_start_is_said(tiny_arrays, options):
+    with pytest.raises(InputError, match="a number at small learning rates"):
+        kclassify.find_lr(tiny_arrays, steps=20, class_weights={"0": 1e38}, loss="focal", **options)
+
+
+@pytest.mark.parametrize("steps", [3, 2.5, True])
+def test_too_few_steps_are_refused(tiny_arrays, steps):
+    with pytest.raises(InputError, match="`steps`"):
+        kclassify.find_lr(tiny_arrays, steps=steps)
+
+
+def test_a_place_that_cannot_be_written_is_refused_first():
+    with pytest.raises(InputError, match="`out`"):
+        kclassify.find_lr("no such data", out="no/such/folder/lr.png")
