@@ -12,14 +12,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     # A minute or two of CIFAR-10 on two CPU cores.
     "fast": {
         "model": "fastnet",
-        "model_args": {"filters": [32, 96, 192]},
-        "epochs": 4,
-        "batch_size": 256,
+        "model_args": {"filters": [24, 64, 128]},
+        "epochs": 8,
+        "batch_size": 500,
         "optimizer": "muon",
         "learning_rate": 0.12,
         "warmup": 0.0,
         "weight_decay": 0.0,
-        "progressive": (0.625, 0.8125, 1.0),
+        "progressive": (0.5, 0.75, 1.0),
     },
     "accurate": {
         "model": "fastnet",

@@ -27,7 +27,17 @@ def test_the_two_lists_of_names_agree():
 
 @pytest.mark.parametrize(
     "name",
-    ["FitConfig", "build_model", "evaluate", "export", "fit", "load", "make_datasets", "report"],
+    [
+        "FitConfig",
+        "build_model",
+        "evaluate",
+        "export",
+        "find_lr",
+        "fit",
+        "load",
+        "make_datasets",
+        "report",
+    ],
 )
 def test_every_example_runs(name):
     module = import_module(kclassify._HOME[name])

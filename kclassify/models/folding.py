@@ -68,14 +68,14 @@ def _called(layer: Any, inputs: Any, *args: Any, **options: Any) -> Any:
 
 def _pairs(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.layers.BatchNormalization]]:
     """Find the layers that can take a normalization in, in nested functional models too."""
-    operations = {operation.name: operation for operation in model.operations}
+    operations: dict[str, Any] = {operation.name: operation for operation in model.operations}
     sources, uses = _graph(model.get_config())
     for name, operation in operations.items():
         if isinstance(operation, keras.Model) and hasattr(operation, "operations"):
             yield from _pairs(operation)
         if type(operation) is not keras.layers.BatchNormalization:
             continue
-        before = operations.get(_only_source(name, sources, uses))
+        before: Any = operations.get(_only_source(name, sources, uses))
         pooled = type(before) is keras.layers.MaxPooling2D
         if pooled:
             before = operations.get(_only_source(before.name, sources, uses))

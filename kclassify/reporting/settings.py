@@ -1,5 +1,6 @@
 """The configuration as a report shows it: what differs, and the commands that repeat the run."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,9 @@ def commands(tables: RunTables) -> str:
 
 
 def _expected(manifest: dict[str, Any]) -> dict[str, Any]:
-    expected = {**FitConfig().to_json(), **PRESETS.get(manifest["preset"], {})}
+    # A run's file has lists where a preset may have tuples.
+    preset = json.loads(json.dumps(PRESETS.get(manifest["preset"], {})))
+    expected = {**FitConfig().to_json(), **preset}
     if manifest["config"]["model"] != expected["model"]:
         # As in `resolve`: another network does not take the preset network's arguments.
         expected["model_args"] = {}

@@ -17,6 +17,8 @@ from kclassify.checks import check_installed
 runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
+
+# TensorFlow's guides import it from here; it has no public name.
 from tensorflow.python.framework.convert_to_constants import (  # noqa: E402
     convert_variables_to_constants_v2,
 )

@@ -41,13 +41,13 @@ def read_batches(
 
 def _pixels(item: Item, input_shape: tuple[int, ...]) -> Pixels:
     read = item.read()
-    if read.value is None:
-        return str(read.error)
-    if isinstance(read.value, np.ndarray):
-        image = read.value
+    image = read.value
+    if isinstance(image, np.ndarray):
         return image if image.shape == input_shape else _resizer(input_shape)(image)
+    if not isinstance(image, bytes):
+        return str(read.error)
     try:
-        return _decoder(input_shape)(read.value)
+        return _decoder(input_shape)(image)
     except tf.errors.InvalidArgumentError as error:
         return first_line(error)
 

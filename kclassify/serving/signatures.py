@@ -71,9 +71,10 @@ def decoded(encoded: tf.Tensor, input_shape: Sequence[int]) -> tf.Tensor:
 
 def fitted(images: tf.Tensor, image_size: Sequence[int]) -> tf.Tensor:
     """Bring images to `(height, width)`, at no cost where they have it, as most that are served."""
-    fits = tf.reduce_all(tf.shape(images)[1:3] == tuple(image_size))
-    images = tf.cond(fits, lambda: images, lambda: resize_images(images, tuple(image_size)))
-    return tf.ensure_shape(images, (None, *image_size, None))
+    height, width = image_size
+    fits = tf.reduce_all(tf.shape(images)[1:3] == (height, width))
+    images = tf.cond(fits, lambda: images, lambda: resize_images(images, (height, width)))
+    return tf.ensure_shape(images, (None, height, width, None))
 
 
 def _classify(model: keras.Model, images: tf.Tensor, class_names: Sequence[str]) -> dict[str, Any]:

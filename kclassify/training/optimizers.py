@@ -24,7 +24,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "muon": lambda weight_decay, **options: ConvolutionMuon(
         weight_decay=0.0,
         adam_weight_decay=weight_decay or 0.0,
-        adam_lr_ratio=0.1,
+        adam_lr_ratio=0.05,
         adam_beta_2=0.95,
         momentum=0.6,
         ns_steps=3,

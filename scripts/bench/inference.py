@@ -17,9 +17,12 @@ from pathlib import Path
 import harness
 import networks
 
+from kclassify.presets import PRESETS
+
 MOST_IMAGES = 256
-# `fastnet` is what `preset="fast"` trains.
-MODELS = {**networks.KCLASSIFY, "fastnet": ("fastnet", {"filters": (32, 96, 192)})}
+# `fast` is what that preset trains.
+FAST = PRESETS["fast"]
+MODELS = {**networks.KCLASSIFY, "fast": (FAST["model"], FAST["model_args"])}
 
 
 def onnxruntime(options):
