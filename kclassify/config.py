@@ -73,7 +73,7 @@ class FitConfig:
         "flip_crop", "random changes to training images", choices=Augmentation
     )
     progressive: tuple[float, ...] | None = option(
-        None, "shares of the images' size for equal parts of the training, such as 0.5,0.75,1"
+        None, "shares of the images' size for equal parts of the training, such as 0.5,0.5,1"
     )
     ema: float | None = option(None, "decay of the averaged weights that are kept, such as 0.99")
     gradient_clip: float | None = option(None, "largest global norm of the gradient")
@@ -212,7 +212,7 @@ def _rising(scales: object) -> bool:
     if not isinstance(scales, tuple) or not scales:
         return False
     numbers = [_number(scale) for scale in scales]
-    return numbers[0] > 0 and numbers == sorted(set(numbers)) and numbers[-1] == 1
+    return numbers[0] > 0 and numbers == sorted(numbers) and numbers[-1] == 1
 
 
 def _check_training_numbers(config: FitConfig) -> None:
@@ -261,7 +261,7 @@ def _check_data_numbers(config: FitConfig) -> None:
     if config.progressive is not None:
         check_number(
             "progressive", config.progressive,
-            expected="rising shares of the full size that end with 1, such as (0.5, 1)",
+            expected="shares of the full size that do not fall and end with 1, such as (0.5, 1)",
             ok=_rising(config.progressive),
         )  # fmt: skip
     if config.time_budget is not None:

@@ -20,7 +20,7 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adam": keras.optimizers.Adam,
     "adamw": keras.optimizers.AdamW,
     "lion": keras.optimizers.Lion,
-    # The momentum, iterations and ratio of rates are those of short trainings (Jordan 2024).
+    # Momentum, iterations and the ratio of the rates are for trainings of some hundred steps.
     "muon": lambda weight_decay, **options: ConvolutionMuon(
         weight_decay=0.0,
         adam_weight_decay=weight_decay or 0.0,
