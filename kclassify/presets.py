@@ -43,6 +43,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "augmentation": "none",
         # Two threads take longer than one to share the work of four small images.
         "threads": 1,
+        # Nor do 16 bits help arithmetic of that size.
+        "mixed_precision": False,
     },
     # 8x8 grey digits: small batches since there are few images, and never mirrored.
     "digits": {
