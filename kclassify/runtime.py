@@ -5,7 +5,7 @@ import platform
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -20,8 +20,8 @@ ENVIRONMENT = {
     "KERAS_BACKEND": ("tensorflow", "the only backend that kclassify runs on"),
     "TF_ENABLE_ONEDNN_OPTS": (
         "1",
-        "quicker kernels; off by default on processors without AVX-512, where it is worth 1.2x "
-        "to 1.6x",
+        "quicker kernels on processors with AVX2; without AVX512-VNNI or newer units they are off "
+        "by default, and worth 1.2x to 1.6x",
     ),
     "TF_CPP_MIN_LOG_LEVEL": (
         "3",
@@ -29,21 +29,26 @@ ENVIRONMENT = {
         "meet oneDNN, and it is none",
     ),
 }
+ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # With any of these TensorFlow turns oneDNN on by itself.
 ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# TensorFlow reads it for the threads inside an operation; OMP_NUM_THREADS changes nothing there.
+THREADS = "TF_NUM_INTRAOP_THREADS"
 # The variables that `prepare` has set, not the user.
 _set_here: set[str] = set()
 PACKAGES = ("tensorflow", "keras", "tensorflow-datasets", "keras-tuner", "numpy", "pandas")
 
 
+@cache
 def prepare() -> None:
     """Set what TensorFlow reads at import, and import it. Twice is the same as once."""
-    late = "tensorflow" in sys.modules and not _set_here
+    late = "tensorflow" in sys.modules
     if late and (lost := lost_by_import_order()):
-        warnings.warn(lost, stacklevel=3)
-    for name, (value, _) in ENVIRONMENT.items():
-        if name not in os.environ:
+        warnings.warn(lost, stacklevel=2)
+    for name, value in _defaults().items():
+        # Set too late it would have no effect, but be recorded as if it had.
+        if name not in os.environ and not (late and name == ONEDNN):
             os.environ[name] = value
             _set_here.add(name)
     if os.environ["KERAS_BACKEND"] != "tensorflow":
@@ -51,18 +56,27 @@ def prepare() -> None:
             "`KERAS_BACKEND` must be 'tensorflow'. "
             f"Received: KERAS_BACKEND={os.environ['KERAS_BACKEND']!r}. Unset it."
         )
-    if "tensorflow" not in sys.modules:
+    if not late:
         _import_quietly()
+
+
+def _defaults() -> dict[str, str]:
+    """Return the variables that are worth setting on this machine."""
+    values = {name: value for name, (value, _) in ENVIRONMENT.items()}
+    if "avx2" not in processor_flags():
+        # Where it was not measured, such as on ARM, it is as TensorFlow has it.
+        del values[ONEDNN]
+    return values
 
 
 def lost_by_import_order() -> str | None:
     """Return what is lost when TensorFlow was imported before kclassify, or None."""
-    if "TF_ENABLE_ONEDNN_OPTS" in os.environ or ONEDNN_FLAGS & processor_flags():
+    if ONEDNN in os.environ or ONEDNN not in _defaults() or ONEDNN_FLAGS & processor_flags():
         return None
     return (
         "TensorFlow was imported before kclassify, so oneDNN stays off, and training takes 1.2 to "
         "1.6 times as long on this processor. Import kclassify first and use one of its names, or "
-        "set TF_ENABLE_ONEDNN_OPTS=1."
+        f"set {ONEDNN}=1."
     )
 
 
@@ -78,25 +92,47 @@ class Setting:
 
 def settings() -> list[Setting]:
     """Return what `prepare` and `fit` decide on this machine."""
-    found = []
-    for name, (value, reason) in ENVIRONMENT.items():
-        yours = name in os.environ and name not in _set_here
-        by = "your environment" if yours else "kclassify"
-        found.append(Setting(name, os.environ.get(name, value), by, reason))
-    cores, logical = physical_cores(), os.cpu_count() or 1
-    reason = f"physical cores, of {logical} logical ones; `threads` chooses another number"
-    found.append(Setting("threads", str(cores), "kclassify", reason))
+    return [*map(_variable, ENVIRONMENT), _threads(), _precision()]
+
+
+def _variable(name: str) -> Setting:
+    reason = ENVIRONMENT[name][1]
+    if name in os.environ and name not in _set_here:
+        return Setting(name, os.environ[name], "your environment", reason)
+    if name in _defaults():
+        return Setting(name, _defaults()[name], "kclassify", reason)
+    return Setting(name, "not set", "TensorFlow", f"{reason}; this one is not known to have AVX2")
+
+
+def _threads() -> Setting:
+    if THREADS in os.environ:
+        reason = f"{THREADS}; `threads` chooses another number"
+        return Setting("threads", os.environ[THREADS], "your environment", reason)
+    reason = f"physical cores, of {logical_cores()} logical ones; `threads` chooses another number"
+    return Setting("threads", str(physical_cores()), "kclassify", reason)
+
+
+def _precision() -> Setting:
     units = sorted(BFLOAT16_FLAGS & processor_flags())
-    reason = f"this processor has {units[0]}" if units else "no avx512_bf16 or amx_bf16 here"
-    policy = "mixed_bfloat16" if units else "float32"
-    return [*found, Setting("precision on the CPU", policy, "kclassify", reason)]
+    reason = f"it has {', '.join(units)}" if units else "it has neither avx512_bf16 nor amx_bf16"
+    policy = mixed_precision_policy("CPU", None)
+    reason += "; a GPU takes mixed_float16; `mixed_precision` chooses"
+    return Setting("precision on this CPU", policy, "kclassify", reason)
 
 
 def physical_cores() -> int:
     """Return how many cores this process may use, hyper-threads not counted."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    cores = {_core(number) for number in allowed}
-    return len(cores) or os.cpu_count() or 1
+    return len({_core(number) for number in _allowed()}) or logical_cores()
+
+
+def logical_cores() -> int:
+    """Return how many logical processors this process may use."""
+    return len(_allowed()) or os.cpu_count() or 1
+
+
+def _allowed() -> set[int]:
+    """Return the numbers of these processors; none where the system does not say."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 def _core(number: int) -> tuple[str, str]:
@@ -142,21 +178,24 @@ def _standard_error_held_back() -> Iterator[None]:
 def set_threads(threads: int | None) -> None:
     """Set how many threads one operation uses; None for as many as there are physical cores.
 
-    TensorFlow takes it once in a process, before its first operation; later there is a warning
-    where a number was asked for.
+    A number wins over the user's TF_NUM_INTRAOP_THREADS, None does not. TensorFlow takes it once
+    in a process, before its first operation; later there is a warning, except where what it then
+    has is its own choice and nobody asked for another.
     """
     import tensorflow as tf
 
-    if threads is None and "TF_NUM_INTRAOP_THREADS" in os.environ:
+    if threads is None and THREADS in os.environ:
         return
-    wanted = threads or physical_cores()
     # 0 is TensorFlow's own choice, all the logical processors.
-    current = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
-    if current == wanted:
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    wanted, current = threads or physical_cores(), chosen or logical_cores()
+    if wanted == current and (chosen or THREADS not in os.environ):
         return
     try:
         tf.config.threading.set_intra_op_parallelism_threads(wanted)
     except RuntimeError:
+        if threads is None and not chosen:
+            return
         warnings.warn(
             f"`threads` must be set before TensorFlow's first operation in a process. Received: "
             f"threads={threads}, which has no effect here; results are the same, at another "
@@ -175,11 +214,15 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def resolve_device(device: str) -> str:
-    """Return TensorFlow's name of `device`: ``"auto"`` is the first GPU, or the CPU."""
-    import tensorflow as tf
+def resolve_device(device: str, *, among: Sequence[str] | None = None) -> str:
+    """Return TensorFlow's name of `device`: ``"auto"`` is the first GPU, or the CPU.
 
-    devices = [name.name.removeprefix("/device:") for name in tf.config.list_logical_devices()]
+    Args:
+        device: as in `FitConfig`.
+        among: the devices that there are, such as ``["CPU:0"]``; by default what TensorFlow finds
+            once it has started, and with that has taken the memory of the GPUs.
+    """
+    devices = among or _started_devices()
     gpus = [name for name in devices if name.startswith("GPU")]
     if device == "auto":
         return gpus[0] if gpus else "CPU:0"
@@ -190,6 +233,12 @@ def resolve_device(device: str) -> str:
             f"Received: device={device!r}. Leave it out for {(gpus or devices)[0]}."
         )
     return name
+
+
+def _started_devices() -> list[str]:
+    import tensorflow as tf
+
+    return [found.name.removeprefix("/device:") for found in tf.config.list_logical_devices()]
 
 
 def mixed_precision_policy(device: str, wanted: bool | None) -> str:

@@ -48,7 +48,9 @@ def test_digits_reach_the_accuracy_that_the_readme_states():
 @pytest.mark.realdata
 @needs_cifar10
 def test_the_exported_model_serves_exactly_what_was_evaluated_on_all_of_cifar10():
-    run = kclassify.fit("cifar10", run_dir="r", verbose=False, epochs=1, filters=8, batch_size=512)
+    run = kclassify.fit(
+        "cifar10", run_dir="r", verbose=False, epochs=1, filters=(8, 16, 32), batch_size=512
+    )
     found = kclassify.evaluate(run, verbose=False)
     classifier = kclassify.load(kclassify.export(run))
     images = run.source.splits["test"].images
