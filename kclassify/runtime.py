@@ -96,12 +96,14 @@ def settings() -> list[Setting]:
 
 
 def _variable(name: str) -> Setting:
-    reason = ENVIRONMENT[name][1]
-    if name in os.environ and name not in _set_here:
-        return Setting(name, os.environ[name], "your environment", reason)
-    if name in _defaults():
-        return Setting(name, _defaults()[name], "kclassify", reason)
-    return Setting(name, "not set", "TensorFlow", f"{reason}; this one is not known to have AVX2")
+    value, reason = ENVIRONMENT[name]
+    if name in os.environ:
+        by = "kclassify" if name in _set_here else "your environment"
+        return Setting(name, os.environ[name], by, reason)
+    if name in _defaults() and "tensorflow" not in sys.modules:
+        # `prepare` is still to come.
+        return Setting(name, value, "kclassify", reason)
+    return Setting(name, "not set", "TensorFlow", reason)
 
 
 def _threads() -> Setting:

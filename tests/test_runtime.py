@@ -64,6 +64,26 @@ def test_threads_are_set_before_the_first_operation_and_not_after():
     assert "threads=2, which has no effect here" in done.stderr
 
 
+def test_the_default_number_of_threads_is_no_reason_for_a_warning():
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "from kclassify import runtime; runtime.prepare(); import tensorflow as tf\n"
+        "runtime.logical_cores, runtime.physical_cores = lambda: 2, lambda: 1\n"
+        "tf.zeros(1); runtime.set_threads(None)"
+    )
+    done = child(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_threads_that_an_earlier_call_chose_are_warned_of():
+    code = (
+        "from kclassify import runtime; runtime.prepare(); import tensorflow as tf\n"
+        "runtime.set_threads(1); tf.zeros(1); runtime.physical_cores = lambda: 2\n"
+        "runtime.set_threads(None)"
+    )
+    assert "threads=None, which has no effect here" in child(code).stderr
+
+
 def test_mixed_precision_names_the_policy_of_the_device(monkeypatch):
     assert runtime.mixed_precision_policy("GPU:0", None) == "mixed_float16"
     assert runtime.mixed_precision_policy("GPU:0", False) == "float32"
@@ -83,12 +103,21 @@ def test_threads_are_the_physical_cores():
     )
     assert child(code).stdout.strip() == "1"
     assert child(code, TF_NUM_INTRAOP_THREADS="2").stdout.strip() == "0"
+    asked = child(code.replace("None", "2"), TF_NUM_INTRAOP_THREADS="1")
+    assert asked.stdout.strip() == "2"
 
 
 def test_hyper_threads_share_a_core(monkeypatch):
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: {0, 1, 2, 3}, raising=False)
     monkeypatch.setattr(runtime, "_core", lambda number: ("0", str(number % 2)))
     assert runtime.physical_cores() == 2
+    assert runtime.logical_cores() == 4
+
+
+def test_a_system_that_does_not_say_has_what_python_counts(monkeypatch):
+    monkeypatch.delattr(runtime.os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(runtime.os, "cpu_count", lambda: 6)
+    assert runtime.physical_cores() == runtime.logical_cores() == 6
 
 
 @pytest.mark.parametrize(
@@ -97,6 +126,7 @@ def test_hyper_threads_share_a_core(monkeypatch):
         ({"avx2"}, {}, True),
         ({"avx2"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}, False),
         ({"avx2", "avx512_vnni"}, {}, False),
+        (set(), {}, False),
     ],
 )
 def test_what_importing_tensorflow_first_loses(monkeypatch, flags, environment, lost):
@@ -111,20 +141,64 @@ def test_importing_tensorflow_first_is_warned_of_where_it_costs():
     code = (
         "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None); import tensorflow\n"
         "from kclassify import runtime; runtime.processor_flags = lambda: {'avx2'}\n"
-        "runtime.prepare(); runtime.prepare()"
+        "runtime.prepare(); runtime.prepare()\n"
+        "print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'), runtime.settings()[1].by)"
     )
-    shown = child(code, TF_CPP_MIN_LOG_LEVEL="3").stderr
-    assert shown.count("oneDNN stays off") == 1
+    done = child(code, TF_CPP_MIN_LOG_LEVEL="3")
+    assert done.stderr.count("oneDNN stays off") == 1
+    assert done.stdout.strip() == "None TensorFlow"
+
+
+def test_a_warning_comes_where_tensorflow_has_onednn_off_and_nowhere_else():
+    code = (
+        "import os; os.environ.pop('TF_ENABLE_ONEDNN_OPTS', None)\n"
+        "from tensorflow.python.util import _pywrap_util_port as port\n"
+        "from kclassify import runtime\n"
+        "print('avx2' in runtime.processor_flags() and not port.IsMklEnabled())\n"
+        "print(runtime.lost_by_import_order() is not None)"
+    )
+    off, warned = child(code, TF_CPP_MIN_LOG_LEVEL="3").stdout.split()
+    assert off == warned
 
 
 def test_each_setting_says_by_whom_and_why(monkeypatch):
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     monkeypatch.setattr(runtime, "_set_here", set())
     found = {setting.name: setting for setting in runtime.settings()}
     assert found["TF_CPP_MIN_LOG_LEVEL"].by == "your environment"
     assert found["TF_CPP_MIN_LOG_LEVEL"].value == "0"
     assert found["threads"].by == "kclassify"
+    assert found["threads"].value == str(runtime.physical_cores())
     assert all(setting.reason for setting in found.values())
+
+
+def test_threads_of_the_users_environment_are_said(monkeypatch):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    found = {setting.name: setting for setting in runtime.settings()}["threads"]
+    assert (found.value, found.by) == ("3", "your environment")
+    assert "TF_NUM_INTRAOP_THREADS" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("flags", "policy", "reason"),
+    [
+        ({"avx512_bf16", "amx_bf16"}, "mixed_bfloat16", "it has amx_bf16, avx512_bf16"),
+        ({"avx2"}, "float32", "neither avx512_bf16 nor amx_bf16"),
+    ],
+)
+def test_the_precision_says_which_units_there_are(monkeypatch, flags, policy, reason):
+    monkeypatch.setattr(runtime, "processor_flags", lambda: flags)
+    found = runtime.settings()[-1]
+    assert found.value == policy
+    assert reason in found.reason
+
+
+def test_onednn_is_left_to_tensorflow_without_avx2(monkeypatch):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(runtime, "processor_flags", set)
+    found = {setting.name: setting for setting in runtime.settings()}["TF_ENABLE_ONEDNN_OPTS"]
+    assert (found.value, found.by) == ("not set", "TensorFlow")
 
 
 def test_the_environment_names_versions_and_settings():

@@ -281,8 +281,9 @@ def _notes(source: Source, plan: Plan) -> str:
     left_out = f"note      {len(source.skipped)} images left out: " + ", ".join(
         path for path, _ in source.skipped[:3]
     )
+    length = "time_budget" if plan.pace else "epochs"
     few = (
-        f"note      only {plan.steps} steps in all, too few for most networks: raise `epochs` or "
+        f"note      only {plan.steps} steps in all, too few for most networks: raise `{length}` or "
         "lower `batch_size`"
     )
     notes = [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)

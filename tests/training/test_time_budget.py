@@ -97,6 +97,7 @@ def test_a_fit_with_a_budget_is_planned_and_anneals_to_its_end(tiny_arrays, tiny
     shown = capsys.readouterr().out
     assert "images a second" in shown
     assert "ends at" in shown
+    assert "raise `time_budget`" in shown
 
 
 def test_measuring_leaves_no_trace(tiny_arrays, tiny_options):
