@@ -124,7 +124,6 @@ def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
 def _fit_options(parser: _Parser) -> None:
     _training_options(parser)
     parser.add_argument("--run-dir", help="where to write; it must not exist yet")
-    parser.add_argument("--quiet", action="store_true", help="print errors only")
 
 
 def _training_options(parser: _Parser) -> None:
@@ -132,6 +131,7 @@ def _training_options(parser: _Parser) -> None:
     parser.add_argument(
         "--preset", help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses"
     )
+    parser.add_argument("--quiet", action="store_true", help="show nothing while it trains")
     parser.epilog = (
         "An argument of the model is an option too, such as --depth 20: `kclassify models`."
     )
@@ -266,11 +266,19 @@ def _find_lr(options: argparse.Namespace) -> None:
     from kclassify.training.find_lr import find_lr
 
     found = find_lr(
-        options.data, preset=options.preset, steps=options.steps, out=options.out, **options.config
+        options.data,
+        preset=options.preset,
+        steps=options.steps,
+        out=options.out,
+        verbose=not options.quiet,
+        **options.config,
     )
     print(found)
     print(f"curve in {options.out}")
-    print(f"next: kclassify fit {options.data} --learning-rate {found.learning_rate:.2g}")
+    print(
+        f"next: kclassify fit {options.data}, with the same options and "
+        f"--batch-size {found.batch_size} --learning-rate {found.learning_rate:.2g}"
+    )
 
 
 def _bench(options: argparse.Namespace) -> None:
@@ -281,6 +289,7 @@ def _bench(options: argparse.Namespace) -> None:
         device=options.device,
         preset=options.preset,
         image_size=options.image_size,
+        batch_sizes=options.batch_sizes,
         quick=options.quick,
     )
     print(found)
@@ -321,7 +330,7 @@ def _info(_: argparse.Namespace) -> None:
 
 def _find_lr_options(parser: _Parser) -> None:
     _training_options(parser)
-    parser.add_argument("--steps", type=int, default=300, help="how many at most (300)")
+    parser.add_argument("--steps", type=int, help="how many at most (two passes, 100 to 300 steps)")
     parser.add_argument("--out", default="find-lr.png", help="the curve; its table goes beside it")
 
 
@@ -330,6 +339,9 @@ def _bench_options(parser: _Parser) -> None:
     parser.add_argument("--device", help="this one alone, such as cpu or gpu:1")
     parser.add_argument("--preset", default="fast", help="whose network (fast)")
     parser.add_argument("--image-size", type=int, default=32, help="pixels (32)")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=(32, 128, 512), help="to try (32 128 512)"
+    )
     parser.add_argument("--quick", action="store_true", help="measure for a shorter time")
 
 

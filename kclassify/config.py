@@ -85,7 +85,7 @@ class FitConfig:
     seed: int = option(0, "of the split, the order, the augmentation and the initial weights")
     deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
     device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
-    threads: int | None = option(None, "threads inside an operation; default: all the cores")
+    threads: int | None = option(None, "threads inside an operation; default: the physical cores")
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
     image_size: int | None = option(None, "height and width in pixels; images are resized to it")
     channels: int | None = option(None, "1 for grey, 3 for colour; default: what the images have")

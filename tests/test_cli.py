@@ -85,6 +85,7 @@ def test_the_whole_way_from_a_folder(folder, capsys):
         (("fit", "digits", "--device", "tpu"), "`device`"),
         (("find-lr", "digits", "--steps", "2"), "`steps`"),
         (("find-lr", "digits", "--epoch", "2"), "Did you mean '--epochs'"),
+        (("find-lr", "digits", "--out", "curve.csv"), "`out`"),
         (("bench", "networks"), "`what` must be one of"),
         (("bench", "devices", "--device", "gpu:5"), "`device`"),
     ],
@@ -100,9 +101,37 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, capsys, t
 
 
 def test_find_lr_draws_and_proposes(capsys, tmp_path):
-    assert run_cli("find-lr", "digits", "--steps", "20", "--filters", "4") == 0
-    assert "recommended" in capsys.readouterr().out
+    small = ("--filters", "4", "--batch-size", "16", "--quiet")
+    assert run_cli("find-lr", "digits", "--steps", "30", *small) == 0
+    shown = capsys.readouterr()
+    assert "recommended" in shown.out
+    assert "with the same options and --batch-size 16 --learning-rate" in shown.out
+    assert shown.err == ""
     assert {path.name for path in tmp_path.iterdir()} == {"find-lr.png", "find-lr.csv"}
+
+
+def test_bench_devices_hands_on_what_it_is_told(monkeypatch, capsys):
+    seen = []
+
+    def bench(**given):
+        seen.append(given)
+        return "the table"
+
+    monkeypatch.setattr("kclassify.training.devices.bench_devices", bench)
+    options = ("--device", "cpu", "--image-size", "64", "--batch-sizes", "8", "16", "--quick")
+    assert run_cli("bench", "devices", *options) == 0
+    assert "the table" in capsys.readouterr().out
+    assert seen == [
+        {"device": "cpu", "preset": "fast", "image_size": 64, "batch_sizes": [8, 16], "quick": True}
+    ]
+
+
+def test_info_says_by_whom_and_why(monkeypatch, capsys):
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "3")
+    assert run_cli("info") == 0
+    shown = capsys.readouterr().out
+    assert "threads                    3 (by your environment): TF_NUM_INTRAOP_THREADS" in shown
+    assert "precision on this CPU" in shown
 
 
 def test_mixed_precision_alone_says_true(monkeypatch):

@@ -64,24 +64,47 @@ def test_threads_are_set_before_the_first_operation_and_not_after():
     assert "threads=2, which has no effect here" in done.stderr
 
 
-def test_the_default_number_of_threads_is_no_reason_for_a_warning():
-    code = (
-        "import warnings; warnings.simplefilter('error')\n"
-        "from kclassify import runtime; runtime.prepare(); import tensorflow as tf\n"
-        "runtime.logical_cores, runtime.physical_cores = lambda: 2, lambda: 1\n"
-        "tf.zeros(1); runtime.set_threads(None)"
-    )
-    done = child(code)
-    assert done.returncode == 0, done.stderr
+def test_a_number_of_threads_wins_over_the_environment(monkeypatch):
+    import tensorflow as tf
+
+    asked = []
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")
+    monkeypatch.setattr(tf.config.threading, "get_intra_op_parallelism_threads", lambda: 0)
+    monkeypatch.setattr(tf.config.threading, "set_intra_op_parallelism_threads", asked.append)
+    runtime.set_threads(runtime.logical_cores())
+    assert asked == [runtime.logical_cores()]
 
 
-def test_threads_that_an_earlier_call_chose_are_warned_of():
-    code = (
-        "from kclassify import runtime; runtime.prepare(); import tensorflow as tf\n"
-        "runtime.set_threads(1); tf.zeros(1); runtime.physical_cores = lambda: 2\n"
-        "runtime.set_threads(None)"
-    )
-    assert "threads=None, which has no effect here" in child(code).stderr
+@pytest.fixture
+def started(monkeypatch):
+    """Return a function that makes TensorFlow one that has started with so many threads."""
+    import tensorflow as tf
+
+    threading = tf.config.threading
+
+    def refuse(threads):
+        raise RuntimeError
+
+    def start(chosen):
+        monkeypatch.setattr(threading, "get_intra_op_parallelism_threads", lambda: chosen)
+        monkeypatch.setattr(threading, "set_intra_op_parallelism_threads", refuse)
+
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+    monkeypatch.setattr(runtime, "logical_cores", lambda: 4)
+    monkeypatch.setattr(runtime, "physical_cores", lambda: 2)
+    return start
+
+
+def test_tensorflows_own_number_of_threads_is_no_reason_for_a_warning(started):
+    started(0)
+    runtime.set_threads(None)
+
+
+@pytest.mark.parametrize(("chosen", "threads"), [(1, None), (0, 3)])
+def test_threads_that_come_too_late_are_warned_of(started, chosen, threads):
+    started(chosen)
+    with pytest.warns(UserWarning, match=f"threads={threads}, which has no effect here"):
+        runtime.set_threads(threads)
 
 
 def test_mixed_precision_names_the_policy_of_the_device(monkeypatch):
@@ -103,8 +126,6 @@ def test_threads_are_the_physical_cores():
     )
     assert child(code).stdout.strip() == "1"
     assert child(code, TF_NUM_INTRAOP_THREADS="2").stdout.strip() == "0"
-    asked = child(code.replace("None", "2"), TF_NUM_INTRAOP_THREADS="1")
-    assert asked.stdout.strip() == "2"
 
 
 def test_hyper_threads_share_a_core(monkeypatch):

@@ -76,7 +76,7 @@ def check_batch_fits(session: Session) -> None:
     )
 
 
-def largest_batch(source: Source, config: FitConfig) -> FitConfig:
+def largest_batch(source: Source, config: FitConfig, *, given: Collection[str] = ()) -> FitConfig:
     """Return `config` with the largest batch size that memory allows, and its rate scaled to it.
 
     It is a power of two and leaves at least 50 steps an epoch. The learning rate grows in
@@ -89,7 +89,7 @@ def largest_batch(source: Source, config: FitConfig) -> FitConfig:
     most = min(len(source.splits["train"]) // FEWEST_STEPS, SHARE_OF_MEMORY * available / one)
     batch_size = 2 ** int(math.log2(max(1, most)))
     while True:
-        scaled = _scaled(config, batch_size)
+        scaled = _scaled(config, batch_size, given=given)
         try:
             measure_pace(build_session(source, scaled), source, seconds=0)
         except tf.errors.ResourceExhaustedError:
@@ -110,14 +110,16 @@ def for_few_images(config: FitConfig, images: int, *, given: Collection[str]) ->
     """
     if "batch_size" not in given and images < STEPS_AN_EPOCH * config.batch_size:
         most = max(min(SMALLEST_BATCH, images), images // STEPS_AN_EPOCH)
-        config = _scaled(config, min(config.batch_size, 2 ** int(math.log2(most))))
+        config = _scaled(config, min(config.batch_size, 2 ** int(math.log2(most))), given=given)
     steps = images // config.batch_size
     if {"epochs", "time_budget"} & set(given) or steps * config.epochs >= STEPS_IN_ALL:
         return config
     return config.replace(epochs=math.ceil(STEPS_IN_ALL / steps))
 
 
-def _scaled(config: FitConfig, batch_size: int) -> FitConfig:
+def _scaled(config: FitConfig, batch_size: int, *, given: Collection[str] = ()) -> FitConfig:
+    if "learning_rate" in given:
+        return config.replace(batch_size=batch_size)
     power = 1.0 if config.optimizer in LINEAR else 0.5
     rate = config.learning_rate * (batch_size / config.batch_size) ** power
     return config.replace(batch_size=batch_size, learning_rate=rate)

@@ -30,6 +30,8 @@ from kclassify.training.time_budget import measure_pace  # noqa: E402
 
 BATCH_SIZES = (32, 128, 512)
 CLASSES = 10
+# How a child says that what it was given is wrong, as the command does.
+USER_ERROR = 2
 # What each measurement takes, beside some seconds of starting up.
 SECONDS, QUICK_SECONDS = 4.0, 0.5
 # Steps of each batch size that there must be images for.
@@ -75,9 +77,10 @@ def bench_devices(
     quick: bool = False,
     verbose: bool = True,
 ) -> DeviceBench:
-    """Measure training and inference on each device, and on the CPU with 1, half and all cores.
+    """Measure training and inference on each device, and on the CPU with several thread counts.
 
-    Nothing else should be running. The images are random; the network is a preset's.
+    These are 1, half of the physical cores, all of them, and all the logical ones. Nothing else
+    should be running. The images are random; the network is a preset's.
 
     Args:
         device: one of them, such as ``"cpu"``; by default all that TensorFlow sees.
@@ -95,8 +98,7 @@ def bench_devices(
     """
     check_choice("preset", preset, PRESETS)
     check_number("image_size", image_size, expected="at least 8", ok=is_whole(image_size, least=8))
-    for size in batch_sizes:
-        check_number("batch_sizes", size, expected="at least 1", ok=is_whole(size, least=1))
+    _check_batch_sizes(batch_sizes)
     cases = [case for name in _devices(device) for case in _cases(name)]
     rows: list[dict[str, object]] = []
     for name, threads in tqdm(cases, desc="measuring", unit="case", disable=not verbose):
@@ -106,28 +108,39 @@ def bench_devices(
     return DeviceBench(pd.DataFrame(rows))
 
 
+def _check_batch_sizes(sizes: Sequence[int]) -> None:
+    ok = isinstance(sizes, Sequence) and bool(sizes) and all(is_whole(n, least=1) for n in sizes)
+    expected = "whole numbers of at least 1, such as (32, 128)"
+    check_number("batch_sizes", sizes, expected=expected, ok=ok)
+
+
 def _devices(device: str | None) -> list[str]:
-    if device is not None:
-        return [runtime.resolve_device(device)]
-    return [name.name.removeprefix("/device:") for name in tf.config.list_logical_devices()]
+    # Of these alone TensorFlow can tell without taking their memory, which the children need.
+    found = [
+        found.name.removeprefix("/physical_device:") for found in tf.config.list_physical_devices()
+    ]
+    return found if device is None else [runtime.resolve_device(device, among=found)]
 
 
 def _cases(device: str) -> list[tuple[str, int]]:
-    """Return the device with each number of threads that is worth trying; 0 is TensorFlow's."""
+    """Return the device with each number of threads that is worth trying; 0 is the default."""
     if not device.startswith("CPU"):
         return [(device, 0)]
     cores = runtime.physical_cores()
-    return [(device, threads) for threads in sorted({1, max(1, cores // 2), cores})]
+    counts = {1, max(1, cores // 2), cores, runtime.logical_cores()}
+    return [(device, threads) for threads in sorted(counts)]
 
 
 def _in_child(arguments: list[str]) -> list[dict[str, object]]:
     command = [sys.executable, "-m", "kclassify.training.devices", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
+    reason = (done.stderr.strip().splitlines() or ["no message."])[-1]
+    if done.returncode == USER_ERROR:
+        raise InputError(reason)
     if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1:] or ["no message"]
         raise InputError(
             f"`device` must be one that can train. Received: {arguments[0]!r}, on which it failed: "
-            f"{reason[0]} Choose another, or smaller batches."
+            f"{reason} Choose another, or smaller `batch_sizes` or `image_size`."
         )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -171,7 +184,11 @@ def _child(arguments: Sequence[str]) -> None:
     device, threads, preset, image_size, seconds, *batch_sizes = arguments
     runtime.set_threads(int(threads) or None)
     fixed = (device, int(threads), preset, int(image_size), float(seconds))
-    print(json.dumps([measure(*fixed, int(size)) for size in batch_sizes]))
+    try:
+        print(json.dumps([measure(*fixed, int(size)) for size in batch_sizes]))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        sys.exit(USER_ERROR)
 
 
 if __name__ == "__main__":

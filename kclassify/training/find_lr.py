@@ -12,8 +12,9 @@ from tqdm import tqdm
 
 from kclassify import runtime
 from kclassify.checks import InputError, check_number, check_output_file, is_whole
-from kclassify.config import resolve
+from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare
+from kclassify.data.spec import Source
 from kclassify.runs import replacing
 
 runtime.prepare()
@@ -22,15 +23,21 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.reporting.figures import rate_figure  # noqa: E402
+from kclassify.training.batch_size import for_few_images, largest_batch  # noqa: E402
 from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
 
 LOWEST, HIGHEST = 1e-6, 10.0
+# Below it no rate makes a loss diverge that is sound.
+HARMLESS = 10 * LOWEST
 # Of the running mean of the loss, as in fastai's finder.
 SMOOTHING = 0.95
 # The loss is past hope when it is this many times the least one.
 DIVERGED = 4.0
 # The mean is unsettled in the first steps, and the steepest descent is not looked for there.
 SETTLING_STEPS = 10
+FEWEST_STEPS = 2 * SETTLING_STEPS
+# By default two passes, in which a network cannot yet know the images by heart, within these.
+LEAST_STEPS, MOST_STEPS = 100, 300
 
 
 @dataclass(frozen=True)
@@ -41,11 +48,13 @@ class RateTest:
         table: a row a step: learning_rate, loss, and smoothed, the running mean of the loss.
         proposals: a learning rate for each rule: ``"minimum/10"``, a tenth of the rate at the least
             smoothed loss, and ``"steepest"``, the rate where it falls fastest.
+        batch_size: images a step; the rates are for batches of it.
         recommended: the rule to follow.
     """
 
     table: pd.DataFrame
     proposals: dict[str, float]
+    batch_size: int
     recommended: str = "minimum/10"
 
     @property
@@ -87,20 +96,22 @@ def find_lr(
     data: Any,
     *,
     preset: str | None = None,
-    steps: int = 300,
+    steps: int | None = None,
     out: str | os.PathLike[str] | None = None,
     verbose: bool = True,
     **config: Any,
 ) -> RateTest:
     """Train for a few steps at a rate that grows with each, and propose a learning rate.
 
-    Nothing of the training is kept, and neither validation nor test is looked at.
+    The learning-rate range test of Smith (2017). Nothing of the training is kept, and neither
+    validation nor test is looked at. All the images have their full size, whatever `progressive`.
 
     Args:
         data: as for `fit`.
         preset: as for `fit`: the optimizer, batch size and network are its own.
-        steps: how many at most; it ends sooner when the loss is four times its least.
-        out: a PNG file for the curve; the table goes beside it, as CSV.
+        steps: how many at most; it ends sooner when the loss is four times its least. By default
+            two passes over the training images, but 100 to 300 steps.
+        out: a file for the curve, whose name ends in ``.png``; the table goes beside it, as CSV.
         verbose: show a progress bar.
         **config: as for `fit`.
 
@@ -117,21 +128,48 @@ def find_lr(
         >>> list(found.proposals)
         ['minimum/10', 'steepest']
     """
-    ok = is_whole(steps, least=2 * SETTLING_STEPS)
-    check_number("steps", steps, expected=f"at least {2 * SETTLING_STEPS}", ok=ok)
-    if out is not None:
-        check_output_file("out", os.fspath(out))
-    settings = resolve(preset or default_preset(data), config).replace(progressive=None)
-    runtime.set_threads(settings.threads)
-    source = prepare(load_source(data, settings), settings, verbose=verbose)
+    _check_arguments(steps, out)
+    source, settings = _prepared(data, preset or default_preset(data), config, verbose=verbose)
+    images = len(source.splits["train"])
+    steps = steps or min(MOST_STEPS, max(LEAST_STEPS, 2 * (images // settings.batch_size)))
     session = build_session(source, settings, schedule=_Sweep(steps))
     epochs = math.ceil(steps / session.steps)
     batches = train_batches(session, source, epochs=epochs).take(steps)
     table = _losses(session, batches, steps=steps, verbose=verbose)
-    found = RateTest(table, proposals(table))
+    found = RateTest(table, proposals(table), settings.batch_size)
     if out is not None:
         found.save(out)
     return found
+
+
+def _check_arguments(steps: int | None, out: str | os.PathLike[str] | None) -> None:
+    ok = steps is None or is_whole(steps, least=FEWEST_STEPS)
+    check_number("steps", steps, expected=f"at least {FEWEST_STEPS}", ok=ok)
+    if out is None:
+        return
+    check_output_file("out", os.fspath(out))
+    if Path(out).suffix.lower() != ".png":
+        raise InputError(
+            f"`out` must be the name of a PNG file. Received: {os.fspath(out)!r}. "
+            "Let it end in .png; the table goes beside it, in .csv."
+        )
+
+
+def _prepared(
+    data: Any, preset: str, options: dict[str, Any], *, verbose: bool
+) -> tuple[Source, FitConfig]:
+    """Return the data and the configuration, with the batch size that `fit` would take."""
+    options = {**options, "progressive": None}
+    auto = options.get("batch_size") == "auto"
+    given = {name: value for name, value in options.items() if not (auto and name == "batch_size")}
+    # One image is a batch that no data is too small for.
+    first = resolve(preset, {"batch_size": 1, **given})
+    runtime.set_threads(first.threads)
+    source = prepare(load_source(data, first), first, verbose=verbose)
+    settings = resolve(preset, given)
+    if auto:
+        return source, largest_batch(source, settings)
+    return source, for_few_images(settings, len(source.splits["train"]), given=given)
 
 
 def proposals(table: pd.DataFrame) -> dict[str, float]:
@@ -146,40 +184,48 @@ def proposals(table: pd.DataFrame) -> dict[str, float]:
 def _losses(
     session: Session, batches: tf.data.Dataset, *, steps: int, verbose: bool
 ) -> pd.DataFrame:
+    """Train on `batches` until they end or the loss is past hope; return a row a step."""
     rows: list[tuple[float, float, float]] = []
     mean, least = 0.0, math.inf
-    with tf.device(session.device), tqdm(
-        total=steps, unit="step", desc="rising the rate", disable=not verbose
-    ) as bar:  # fmt: skip
-        for step, (images, labels) in enumerate(batches):
-            rate, loss = (
-                float(session.model.optimizer.learning_rate),
-                _loss(session, images, labels),
-            )
-            if not math.isfinite(loss):
-                break
-            mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
-            smoothed = mean / (1 - SMOOTHING ** (step + 1))
-            least = min(least, smoothed)
-            rows.append((rate, loss, smoothed))
-            bar.update()
-            if smoothed > DIVERGED * least:
-                break
-    _check_began(rows)
+    bar = tqdm(batches, "raising the rate", steps, unit="step", disable=not verbose)
+    for step, (images, labels) in enumerate(bar):
+        rate, loss = _train_step(session, images, labels)
+        if not math.isfinite(loss):
+            break
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
+        smoothed = mean / (1 - SMOOTHING ** (step + 1))
+        least = min(least, smoothed)
+        rows.append((rate, loss, smoothed))
+        if smoothed > DIVERGED * least:
+            break
+    bar.close()
+    _check_enough(rows)
     columns = ["learning_rate", "loss", "smoothed"]
     return pd.DataFrame(rows, columns=columns).rename_axis("step")
 
 
-def _loss(session: Session, images: tf.Tensor, labels: tf.Tensor) -> float:
+def _train_step(session: Session, images: tf.Tensor, labels: tf.Tensor) -> tuple[float, float]:
+    """Return the learning rate of the step and its loss."""
+    model = session.model
+    rate = float(model.optimizer.learning_rate)
     # What Keras returns is the mean since the metrics were reset.
-    session.model.reset_metrics()
-    return float(session.model.train_on_batch(images, labels, return_dict=True)["loss"])
+    model.reset_metrics()
+    with tf.device(session.device):
+        logs = model.train_on_batch(images, labels, return_dict=True)
+    return rate, float(logs["loss"])
 
 
-def _check_began(rows: list[tuple[float, float, float]]) -> None:
-    if len(rows) < 2 * SETTLING_STEPS:
+def _check_enough(rows: list[tuple[float, float, float]]) -> None:
+    if len(rows) >= FEWEST_STEPS:
+        return
+    if not rows or rows[-1][0] < HARMLESS:
         raise InputError(
             "`data` and `loss` must give a loss that is a number at small learning rates. "
-            f"Received: one that is NaN, infinite or growing after {len(rows)} steps, below the "
-            f"rate {LOWEST * 10:.0e}. Look for class weights, labels or pixels that are too large."
+            f"Received: one that is NaN, infinite or {DIVERGED:g} times its least after "
+            f"{len(rows)} steps, at rates below {HARMLESS:g}. "
+            "Look for class weights or soft labels that are too large."
         )
+    raise InputError(
+        f"`steps` must be enough to see the loss fall before it diverges. Received: a loss that "
+        f"did so after {len(rows)} steps, at the rate {rows[-1][0]:.1g}. Raise `steps`."
+    )

@@ -150,7 +150,7 @@ def _settle(
     preset = preset or default_preset(data)
     settings = resolve(preset, given)
     if options.get("batch_size") == "auto":
-        return preset, largest_batch(source, settings)
+        return preset, largest_batch(source, settings, given=given)
     return preset, for_few_images(settings, len(source.splits["train"]), given=given)
 
 

@@ -72,3 +72,14 @@ def test_what_the_user_chose_stays():
     assert few(1_000, batch_size=100) == (100, 50)
     assert few(1_000, epochs=3) == (32, 3)
     assert few(1_000, time_budget="1m") == (32, 4)
+
+
+def test_a_learning_rate_that_the_user_chose_is_not_scaled(tiny_arrays, monkeypatch):
+    config = kclassify.FitConfig(batch_size=256, learning_rate=0.05)
+    found = batch_size.for_few_images(config, 100, given={"learning_rate": 0.05})
+    assert (found.batch_size, found.learning_rate) == (8, 0.05)
+    monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(batch_size, "measure_pace", lambda *_, **__: (1.0,))
+    source, config = prepared(tiny_arrays, {"learning_rate": 0.05})
+    found = batch_size.largest_batch(source, config, given={"learning_rate": 0.05})
+    assert (found.batch_size, found.learning_rate) == (32, 0.05)

@@ -1,3 +1,5 @@
+import json
+
 import pandas as pd
 import pytest
 
@@ -35,9 +37,40 @@ def test_each_number_of_threads_has_a_child_of_its_own(monkeypatch):
 
     monkeypatch.setattr(devices, "_in_child", child)
     monkeypatch.setattr(devices.runtime, "physical_cores", lambda: 4)
+    monkeypatch.setattr(devices.runtime, "logical_cores", lambda: 8)
     found = bench_devices(device="cpu", verbose=False)
-    assert asked == [["CPU:0", "1"], ["CPU:0", "2"], ["CPU:0", "4"]]
-    assert list(found.table["threads"]) == [1, 2, 4]
+    assert asked == [["CPU:0", count] for count in ("1", "2", "4", "8")]
+    assert list(found.table["threads"]) == [1, 2, 4, 8]
+
+
+def test_all_devices_are_measured_unless_one_is_named(monkeypatch):
+    class Found:
+        def __init__(self, name):
+            self.name = name
+
+    both = [Found("/physical_device:CPU:0"), Found("/physical_device:GPU:0")]
+    monkeypatch.setattr(devices.tf.config, "list_physical_devices", lambda: both)
+    assert devices._devices(None) == ["CPU:0", "GPU:0"]
+    assert devices._devices("auto") == devices._devices("gpu") == ["GPU:0"]
+    assert devices._cases("GPU:0") == [("GPU:0", 0)]
+
+
+def test_a_child_prints_a_row_for_each_batch_size(capsys):
+    devices._child(["CPU:0", "0", "digits", "8", "0.01", "2", "4"])
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["batch_size"] for row in rows] == [2, 4]
+    assert rows[0].keys() == {"device", "threads", "batch_size", "training", "inference"}
+
+
+def test_what_a_child_refuses_is_said_as_it_says_it():
+    with pytest.raises(InputError, match=r"^`input_shape` must be at least 16x16"):
+        bench_devices(device="cpu", preset="tutorial", image_size=8, verbose=False)
+
+
+def test_a_device_that_fails_is_named(monkeypatch):
+    monkeypatch.setattr(devices.sys, "executable", "false")
+    with pytest.raises(InputError, match="Received: 'CPU:0', on which it failed"):
+        bench_devices(device="cpu", verbose=False)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +80,8 @@ def test_each_number_of_threads_has_a_child_of_its_own(monkeypatch):
         ({"preset": "fats"}, "preset"),
         ({"image_size": 2}, "image_size"),
         ({"batch_sizes": (0,)}, "batch_sizes"),
+        ({"batch_sizes": ()}, "batch_sizes"),
+        ({"batch_sizes": 32}, "batch_sizes"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_measured(options, name):

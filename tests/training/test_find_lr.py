@@ -4,6 +4,7 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.training import find_lr
 from kclassify.training.find_lr import HIGHEST, LOWEST, proposals
 
 
@@ -49,10 +50,59 @@ def test_a_loss_that_is_nan_from_the_start_is_said(tiny_arrays, options):
         kclassify.find_lr(tiny_arrays, steps=20, class_weights={"0": 1e38}, loss="focal", **options)
 
 
+def test_too_few_steps_before_the_loss_diverges_are_said():
+    rows = [(10.0**power, 1.0, 1.0) for power in range(-6, 0)]
+    with pytest.raises(
+        InputError, match=r"`steps` must be enough .* after 6 steps, at the rate 0\.1"
+    ):
+        find_lr._check_enough(rows)
+    with pytest.raises(InputError, match="a number at small learning rates"):
+        find_lr._check_enough(rows[:1])
+    find_lr._check_enough(rows * 4)
+
+
+def test_the_default_is_two_passes_within_limits(tiny_arrays, options, monkeypatch):
+    monkeypatch.setattr(find_lr, "LEAST_STEPS", 20)
+    found = kclassify.find_lr(tiny_arrays, **{**options, "batch_size": 2})
+    # Two passes over 39 images in pairs.
+    assert 20 <= len(found.table) <= 38
+    assert found.table["learning_rate"].iloc[1] == pytest.approx(LOWEST * 1e7 ** (1 / 37))
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, 8), ({"batch_size": "auto"}, 1)])
+def test_few_images_have_the_batches_that_fit_takes(tiny_arrays, options, given, expected):
+    del options["batch_size"]
+    found = kclassify.find_lr(tiny_arrays, steps=20, preset="fast", **options, **given)
+    assert found.batch_size == expected
+
+
+def test_what_is_held_out_changes_nothing(tiny_arrays, options):
+    images, labels = tiny_arrays
+    found = [
+        kclassify.find_lr(
+            {"train": (images[:40], labels[:40]), "validation": held_out, "test": held_out},
+            steps=20,
+            **options,
+        )
+        for held_out in ((images[40:], labels[40:]), (255 - images[40:], 2 - labels[40:]))
+    ]
+    assert np.allclose(found[0].table["loss"], found[1].table["loss"])
+
+
+def test_quiet_is_quiet(tiny_arrays, options, capfd):
+    kclassify.find_lr(tiny_arrays, steps=20, **options)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("steps", [3, 2.5, True])
 def test_too_few_steps_are_refused(tiny_arrays, steps):
     with pytest.raises(InputError, match="`steps`"):
         kclassify.find_lr(tiny_arrays, steps=steps)
+
+
+def test_a_curve_that_the_table_would_overwrite_is_refused():
+    with pytest.raises(InputError, match=r"`out` must be the name of a PNG file"):
+        kclassify.find_lr("no such data", out="curve.csv")
 
 
 def test_a_place_that_cannot_be_written_is_refused_first():
