@@ -48,8 +48,9 @@ def test_command_quotes_what_a_shell_would_read(tmp_path, write_run):
 def test_data_in_memory_is_repeated_in_python(tmp_path, write_run):
     run = write_run(tmp_path / "run", reference=None)
     first = commands(read_tables(run)).splitlines()[0]
-    assert first.startswith("run = kclassify.fit(data, preset='fast', ")
-    assert "batch_size=64, run_dir=" in first
+    assert first.startswith(
+        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, run_dir="
+    )
 
 
 def test_arguments_that_replace_the_presets_are_repeated_in_python(tmp_path, write_run):
