@@ -1,12 +1,13 @@
-"""The batch size that the memory allows, and that the number of images asks for."""
+"""The batch size that is trained with: given, of the preset, or what the memory allows."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.config import FitConfig
+from kclassify.config import FitConfig, resolve
 from kclassify.data.spec import Source
 
 runtime.prepare()
@@ -14,17 +15,35 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.training.scaling import for_few_images, scaled_to, without_auto  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
 
 # An epoch of fewer steps learns little, whatever memory there is.
 FEWEST_STEPS = 50
-# A preset is meant for tens of thousands of images; fewer need smaller batches and more epochs.
-STEPS_AN_EPOCH, STEPS_IN_ALL, SMALLEST_BATCH = 25, 500, 8
 # The gradients need as much again as the activations, and something else may need some too.
 SHARE_OF_MEMORY = 1 / 4
-# Whose step grows with the gradient; for the others the rate grows with the root of the batch.
-LINEAR = ("sgd", "momentum", "nesterov")
+
+
+def before_loading(preset: str, options: Mapping[str, Any]) -> FitConfig:
+    """Return the configuration by which the data is loaded, with the batch size still open."""
+    # One image is a batch that no data is too small for.
+    return resolve(preset, {"batch_size": 1, **without_auto(options)})
+
+
+def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> FitConfig:
+    """Return the configuration to train with, its batch size chosen where it was not given.
+
+    Args:
+        preset: the name of one.
+        options: what the user gave; ``batch_size="auto"`` takes the largest that memory allows.
+        source: the data, prepared.
+    """
+    given = without_auto(options)
+    settings = resolve(preset, given)
+    if options.get("batch_size") == "auto":
+        return largest_batch(source, settings, given=given)
+    return for_few_images(settings, len(source.splits["train"]), given=given)
 
 
 def activation_bytes(model: keras.Model) -> int:
@@ -76,20 +95,18 @@ def check_batch_fits(session: Session) -> None:
     )
 
 
-def largest_batch(source: Source, config: FitConfig, *, given: Collection[str] = ()) -> FitConfig:
+def largest_batch(source: Source, config: FitConfig, *, given: Collection[str]) -> FitConfig:
     """Return `config` with the largest batch size that memory allows, and its rate scaled to it.
 
-    It is a power of two and leaves at least 50 steps an epoch. The learning rate grows in
-    proportion (Goyal et al. 2017), or with the root for optimizers whose step does not depend on
-    the gradient's size (Malladi et al. 2022). A step is tried, and halved while it runs out of
-    memory.
+    It is a power of two and leaves at least 50 steps an epoch. A step is tried, and halved while
+    it runs out of memory.
     """
     session = build_session(source, config)
     one, available = bytes_per_image(session), available_memory() or 2**32
     most = min(len(source.splits["train"]) // FEWEST_STEPS, SHARE_OF_MEMORY * available / one)
     batch_size = 2 ** int(math.log2(max(1, most)))
     while True:
-        scaled = _scaled(config, batch_size, given=given)
+        scaled = scaled_to(config, batch_size, given=given)
         try:
             measure_pace(build_session(source, scaled), source, seconds=0)
         except tf.errors.ResourceExhaustedError:
@@ -98,28 +115,3 @@ def largest_batch(source: Source, config: FitConfig, *, given: Collection[str] =
             batch_size //= 2
         else:
             return scaled
-
-
-def for_few_images(config: FitConfig, images: int, *, given: Collection[str]) -> FitConfig:
-    """Return `config` with a smaller batch and more epochs, where `images` are too few for it.
-
-    Args:
-        config: a preset's, with what the user changed of it.
-        images: in the training split.
-        given: the names that the user chose a value for; those keep it.
-    """
-    if "batch_size" not in given and images < STEPS_AN_EPOCH * config.batch_size:
-        most = max(min(SMALLEST_BATCH, images), images // STEPS_AN_EPOCH)
-        config = _scaled(config, min(config.batch_size, 2 ** int(math.log2(most))), given=given)
-    steps = images // config.batch_size
-    if {"epochs", "time_budget"} & set(given) or steps * config.epochs >= STEPS_IN_ALL:
-        return config
-    return config.replace(epochs=math.ceil(STEPS_IN_ALL / steps))
-
-
-def _scaled(config: FitConfig, batch_size: int, *, given: Collection[str] = ()) -> FitConfig:
-    if "learning_rate" in given:
-        return config.replace(batch_size=batch_size)
-    power = 1.0 if config.optimizer in LINEAR else 0.5
-    rate = config.learning_rate * (batch_size / config.batch_size) ** power
-    return config.replace(batch_size=batch_size, learning_rate=rate)

@@ -12,9 +12,7 @@ from tqdm import tqdm
 
 from kclassify import runtime
 from kclassify.checks import InputError, check_number, check_output_file, is_whole
-from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare
-from kclassify.data.spec import Source
 from kclassify.runs import replacing
 
 runtime.prepare()
@@ -23,7 +21,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.reporting.figures import rate_figure  # noqa: E402
-from kclassify.training.batch_size import for_few_images, largest_batch  # noqa: E402
+from kclassify.training.batch_size import after_loading, before_loading  # noqa: E402
 from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -129,7 +127,11 @@ def find_lr(
         ['minimum/10', 'steepest']
     """
     _check_arguments(steps, out)
-    source, settings = _prepared(data, preset or default_preset(data), config, verbose=verbose)
+    preset, config = preset or default_preset(data), {**config, "progressive": None}
+    first = before_loading(preset, config)
+    runtime.set_threads(first.threads)
+    source = prepare(load_source(data, first), first, verbose=verbose)
+    settings = after_loading(preset, config, source)
     images = len(source.splits["train"])
     steps = steps or min(MOST_STEPS, max(LEAST_STEPS, 2 * (images // settings.batch_size)))
     session = build_session(source, settings, schedule=_Sweep(steps))
@@ -153,23 +155,6 @@ def _check_arguments(steps: int | None, out: str | os.PathLike[str] | None) -> N
             f"`out` must be the name of a PNG file. Received: {os.fspath(out)!r}. "
             "Let it end in .png; the table goes beside it, in .csv."
         )
-
-
-def _prepared(
-    data: Any, preset: str, options: dict[str, Any], *, verbose: bool
-) -> tuple[Source, FitConfig]:
-    """Return the data and the configuration, with the batch size that `fit` would take."""
-    options = {**options, "progressive": None}
-    auto = options.get("batch_size") == "auto"
-    given = {name: value for name, value in options.items() if not (auto and name == "batch_size")}
-    # One image is a batch that no data is too small for.
-    first = resolve(preset, {"batch_size": 1, **given})
-    runtime.set_threads(first.threads)
-    source = prepare(load_source(data, first), first, verbose=verbose)
-    settings = resolve(preset, given)
-    if auto:
-        return source, largest_batch(source, settings)
-    return source, for_few_images(settings, len(source.splits["train"]), given=given)
 
 
 def proposals(table: pd.DataFrame) -> dict[str, float]:

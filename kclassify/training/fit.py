@@ -9,7 +9,7 @@ import numpy as np
 
 from kclassify import __version__, runtime
 from kclassify.checks import DivergedError, InputError, check_installed, parse_duration
-from kclassify.config import FitConfig, resolve
+from kclassify.config import FitConfig
 from kclassify.data.sources import default_preset, load_source, prepare, reference, source_name
 from kclassify.data.spec import Source
 from kclassify.presets import SIZES
@@ -23,7 +23,11 @@ import tensorflow as tf  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 from kclassify.models.cost import count_parameters  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
-from kclassify.training.batch_size import check_batch_fits, for_few_images, largest_batch  # noqa: E402
+from kclassify.training.batch_size import (  # noqa: E402
+    after_loading,
+    before_loading,
+    check_batch_fits,
+)
 from kclassify.training.callbacks import (  # noqa: E402
     BestWeights,
     HistoryFile,
@@ -99,7 +103,10 @@ def fit(
     say = print if verbose else _silent
     runtime.set_threads(settings.threads)
     source = prepare(load_source(data, settings), settings, verbose=verbose)
-    preset, settings = _settle(source, data, preset, config, began=began)
+    preset = preset or default_preset(data)
+    if preset == "auto":
+        preset = largest_preset(source, config, started=began)
+    settings = after_loading(preset, config, source)
     session = build_session(source, settings)
     check_batch_fits(session)
     say(_description(source, session, path))
@@ -127,31 +134,14 @@ def fit(
 
 
 def _first_settings(data: Any, preset: str | None, options: Mapping[str, Any]) -> FitConfig:
-    """Return the configuration by which the data is loaded; `_settle` chooses what is "auto"."""
+    """Return the configuration by which the data is loaded."""
     if preset == "auto" and options.get("time_budget") is None:
         raise InputError(
             "`preset` must be a preset's name where no time is given. Received: preset='auto'. "
             'Give a time too, such as time_budget="10m".'
         )
     first = SIZES[0] if preset == "auto" else preset or default_preset(data)
-    if options.get("batch_size", "auto") == "auto":
-        # One image is a batch that no data is too small for.
-        options = {**options, "batch_size": 1}
-    return resolve(first, options)
-
-
-def _settle(
-    source: Source, data: Any, preset: str | None, options: Mapping[str, Any], *, began: float
-) -> tuple[str, FitConfig]:
-    """Choose the preset and the batch size, where they are "auto"."""
-    given = {name: value for name, value in options.items() if value != "auto"}
-    if preset == "auto":
-        preset = largest_preset(source, given, started=began)
-    preset = preset or default_preset(data)
-    settings = resolve(preset, given)
-    if options.get("batch_size") == "auto":
-        return preset, largest_batch(source, settings, given=given)
-    return preset, for_few_images(settings, len(source.splits["train"]), given=given)
+    return before_loading(first, options)
 
 
 def _train(

@@ -1,8 +1,9 @@
 """A training that ends when it was told to: its length follows from the speed that is measured."""
 
 import math
+import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -19,6 +20,7 @@ runtime.prepare()
 import keras  # noqa: E402
 
 from kclassify.models.cost import count_macs  # noqa: E402
+from kclassify.training.scaling import for_few_images, without_auto  # noqa: E402
 from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
 
 # What measuring may take, and how many calls into TensorFlow it takes at least.
@@ -27,8 +29,10 @@ MEASURING_SHARE, MEASURING_SECONDS, MEASURED_CALLS = 0.03, 5.0, 4
 FINISHING_SECONDS = 1.0
 # A step forward alone takes about a third of one that learns.
 FORWARD_SHARE = 1 / 3
-# Room for a machine that turns out faster than it was measured.
-ROOM = 1.5
+# Room for a machine that turns out faster than it was measured; the passes are made as they come.
+ROOM = 50
+# The plan is made anew this often, at the latest; of passes, the last few count.
+REPLAN_SECONDS, LAST_PASSES = 1.0, 5
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Plan:
         epochs: the most passes that it can take; with a time budget the last one ends early.
         pace: seconds of a step in each of the equal parts of the steps that have images of one
             size; empty where nothing was measured.
+        between: seconds between two passes, mostly validation.
     """
 
     steps: int
     epochs: int
     pace: tuple[float, ...] = ()
+    between: float = 0.0
 
     def seconds(self, first: int, last: int) -> float:
         """Return what the steps from `first` to before `last` take."""
@@ -88,7 +94,7 @@ def within_budget(session: Session, source: Source, *, started: float) -> Plan:
         InputError: the time is too short for a single step.
     """
     budget = parse_duration("time_budget", session.config.time_budget or "")
-    pace = measure_pace(session, source, seconds=min(MEASURING_SECONDS, MEASURING_SHARE * budget))
+    pace = measure_pace(session, source, seconds=_measuring_seconds(budget))
     step = sum(pace) / len(pace)
     batches = len(source.splits["validation"]) / session.config.batch_size
     validation = batches * pace[-1] * FORWARD_SHARE
@@ -105,7 +111,11 @@ def within_budget(session: Session, source: Source, *, started: float) -> Plan:
             f"had gone by when the first steps were measured, and one takes {step:.3g} s."
         )
     session.schedule.set_total_steps(steps)
-    return Plan(steps, math.ceil(ROOM * steps / session.steps) + 1, pace)
+    return Plan(steps, math.ceil(ROOM * steps / session.steps) + 1, pace, validation)
+
+
+def _measuring_seconds(budget: float) -> float:
+    return min(MEASURING_SECONDS, MEASURING_SHARE * budget)
 
 
 def largest_preset(source: Source, options: Mapping[str, Any], *, started: float) -> str:
@@ -120,14 +130,16 @@ def largest_preset(source: Source, options: Mapping[str, Any], *, started: float
         started: when the time began to count.
     """
     smallest, *larger = SIZES
-    session = build_session(source, resolve(smallest, options))
-    pace = measure_pace(session, source, seconds=MEASURING_SECONDS)
-    images = session.steps * session.config.batch_size
-    macs_a_second = session.macs * session.config.batch_size / pace[-1]
+    options = without_auto(options)
     budget = parse_duration("time_budget", options["time_budget"])
+    images = len(source.splits["train"])
+    config = for_few_images(resolve(smallest, options), images, given=options)
+    session = build_session(source, config.replace(progressive=None))
+    (step,) = measure_pace(session, source, seconds=_measuring_seconds(budget))
+    macs_a_second = session.macs * config.batch_size / step
     left = budget - (time.perf_counter() - started)
     for name in reversed(larger):
-        config = resolve(name, options)
+        config = for_few_images(resolve(name, options), images, given=())
         if _macs(config, source) * config.epochs * images / macs_a_second <= left:
             return name
     return smallest
@@ -198,7 +210,7 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 class Deadline(keras.callbacks.Callback):
-    """Stop after the plan's last step, planned anew after each pass so as to end in time.
+    """Stop after the plan's last step, planned anew all along so as to end in time.
 
     It must be the last callback, so that it sees the time that the others take.
 
@@ -213,38 +225,48 @@ class Deadline(keras.callbacks.Callback):
         self.session = session
         self.plan, self.steps = plan, plan.steps
         self.end = end
-        self.done = 0
-        self.before = 0
-        self.began = self.trained = 0.0
+        self.done = self.before = 0
+        self.began = self.trained = self.planned = 0.0
+        # How many times as long as planned the steps of each pass took, and what came after them.
+        self.factors: list[float] = []
+        self.between: list[float] = [plan.between]
 
     def on_epoch_begin(self, epoch, logs=None):
         """Note when the pass begins."""
         self.before, self.began = self.done, time.perf_counter()
+        self.planned = self.began
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop after the last step."""
-        self.done = self.before + batch + 1
-        self.trained = time.perf_counter()
+        """Plan anew from time to time, and stop after the last step."""
+        self.done, self.trained = self.before + batch + 1, time.perf_counter()
+        if self.trained - self.planned >= REPLAN_SECONDS:
+            self._plan([*self.factors, self._factor()], elapsed=self.trained - self.began)
         if self.done >= self.steps:
             self.model.stop_training = True
 
     def on_epoch_end(self, epoch, logs=None):
-        """Set how many steps the time that is left has room for."""
+        """Plan anew, and stop where there is no time for another step."""
+        self.factors.append(self._factor())
+        self.between.append(time.perf_counter() - self.trained)
         if self.model.stop_training:
             return
-        now = time.perf_counter()
-        # How much slower the pass was than planned, which the rest will be too.
-        factor = (self.trained - self.began) / self.plan.seconds(self.before, self.done)
-        between = now - self.trained
-        left = self.end - now - FINISHING_SECONDS
+        self._plan(self.factors, elapsed=0.0)
+        self.model.stop_training = self.steps <= self.done
+
+    def _factor(self) -> float:
+        return (self.trained - self.began) / self.plan.seconds(self.before, self.done)
+
+    def _plan(self, factors: Sequence[float], *, elapsed: float) -> None:
+        """Set how many steps the time that is left has room for; `elapsed` of this pass is over."""
+        self.planned = time.perf_counter()
+        factor = statistics.median(factors[-LAST_PASSES:])
+        between = statistics.median(self.between[-LAST_PASSES:])
+        left = self.end - self.planned - FINISHING_SECONDS
         one_pass = self.plan.seconds(self.done, self.done + self.session.steps) * factor
-        passes = math.ceil(left / (one_pass + between))
+        passes = math.ceil((left + elapsed) / (one_pass + between))
         rest = (left - passes * between) / factor
         self.steps = self.plan.steps_within(rest, first=self.done)
-        if self.steps <= self.done:
-            self.model.stop_training = True
-        else:
-            self.session.schedule.set_total_steps(self.steps)
+        self.session.schedule.set_total_steps(max(self.steps, self.done + 1))
 
 
 def estimate(session: Session, plan: Plan, *, end: float) -> str:

@@ -24,7 +24,7 @@ def test_auto_takes_what_a_share_of_memory_holds(tiny_arrays, monkeypatch):
     session = batch_size.build_session(source, config)
     one = batch_size.bytes_per_image(session)
     monkeypatch.setattr(batch_size, "available_memory", lambda: 4 * 20 * one)
-    assert batch_size.largest_batch(source, config).batch_size == 16
+    assert batch_size.largest_batch(source, config, given=()).batch_size == 16
 
 
 def test_auto_halves_when_a_step_runs_out_of_memory(tiny_arrays, monkeypatch):
@@ -40,14 +40,8 @@ def test_auto_halves_when_a_step_runs_out_of_memory(tiny_arrays, monkeypatch):
     source, config = prepared(tiny_arrays, {})
     monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
     monkeypatch.setattr(batch_size, "measure_pace", measure)
-    assert batch_size.largest_batch(source, config).batch_size == 4
+    assert batch_size.largest_batch(source, config, given=()).batch_size == 4
     assert tried == [32, 16, 8, 4]
-
-
-@pytest.mark.parametrize(("optimizer", "factor"), [("nesterov", 4.0), ("adam", 2.0)])
-def test_the_rate_follows_the_batch_by_a_named_rule(optimizer, factor):
-    config = kclassify.FitConfig(optimizer=optimizer, batch_size=16, learning_rate=0.1)
-    assert batch_size._scaled(config, 64).learning_rate == pytest.approx(0.1 * factor)
 
 
 def test_fit_takes_auto(tiny_arrays, tiny_options):
@@ -55,29 +49,7 @@ def test_fit_takes_auto(tiny_arrays, tiny_options):
     assert run.config["config"]["batch_size"] == 1
 
 
-def few(images, **given):
-    config = kclassify.FitConfig(**{"batch_size": 256, "epochs": 4, "learning_rate": 0.1, **given})
-    found = batch_size.for_few_images(config, images, given=given)
-    return found.batch_size, found.epochs
-
-
-def test_few_images_get_small_batches_and_many_epochs():
-    assert few(45_000) == (256, 4)
-    assert few(1_000) == (32, 17)
-    assert few(60) == (8, 72)
-    assert few(5) == (4, 500)
-
-
-def test_what_the_user_chose_stays():
-    assert few(1_000, batch_size=100) == (100, 50)
-    assert few(1_000, epochs=3) == (32, 3)
-    assert few(1_000, time_budget="1m") == (32, 4)
-
-
-def test_a_learning_rate_that_the_user_chose_is_not_scaled(tiny_arrays, monkeypatch):
-    config = kclassify.FitConfig(batch_size=256, learning_rate=0.05)
-    found = batch_size.for_few_images(config, 100, given={"learning_rate": 0.05})
-    assert (found.batch_size, found.learning_rate) == (8, 0.05)
+def test_a_learning_rate_that_the_user_chose_is_not_scaled_by_auto(tiny_arrays, monkeypatch):
     monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
     monkeypatch.setattr(batch_size, "measure_pace", lambda *_, **__: (1.0,))
     source, config = prepared(tiny_arrays, {"learning_rate": 0.05})

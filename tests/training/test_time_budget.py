@@ -1,3 +1,6 @@
+import math
+import re
+
 import numpy as np
 import pytest
 
@@ -50,7 +53,7 @@ def deadline(monkeypatch, *, end):
 
     session = Part()
     session.schedule = session
-    callback = Deadline(session, Plan(steps=40, epochs=8, pace=(1.0,)), end=end)
+    callback = Deadline(session, Plan(steps=40, epochs=8, pace=(1.0,), between=1.0), end=end)
     callback.set_model(session)
     return callback, clock, session
 
@@ -90,14 +93,55 @@ def test_out_of_time_stops(monkeypatch):
     assert session.stop_training
 
 
-def test_a_fit_with_a_budget_is_planned_and_anneals_to_its_end(tiny_arrays, tiny_options, capsys):
+def test_one_slow_pass_does_not_end_the_training(monkeypatch):
+    callback, clock, session = deadline(monkeypatch, end=200.0)
+    for epoch in range(4):
+        run_pass(callback, clock, epoch, step=1.0, between=1.0)
+    run_pass(callback, clock, 4, step=9.0, between=9.0)
+    # 56 seconds are left: six passes of 10 and 1 at the usual pace, but one at that of the last.
+    assert not session.stop_training
+    assert callback.steps >= 50 + 40
+
+
+def test_a_machine_that_gets_quicker_in_the_last_pass_goes_on(monkeypatch):
+    callback, clock, session = deadline(monkeypatch, end=19.0)
+    callback.on_epoch_begin(0)
+    for number in range(10):
+        clock.now += 2.0 if number < 2 else 1.0
+        callback.on_train_batch_end(number)
+    assert not session.stop_training
+    assert callback.done == 10
+
+
+def test_a_fit_with_a_budget_anneals_to_the_end_of_its_plan(
+    tiny_arrays, tiny_options, monkeypatch, capsys
+):
+    # As if a step took two seconds; and no clock that plans anew when it does not.
+    monkeypatch.setattr(time_budget, "measure_pace", lambda *_, **__: (2.0,))
+    monkeypatch.setattr(Deadline, "_plan", lambda *_, **__: None)
     options = {k: v for k, v in tiny_options.items() if k != "epochs"} | {"verbose": True}
-    run = kclassify.fit(tiny_arrays, run_dir="r", time_budget="40s", early_stopping=1, **options)
-    assert run.summary["epochs_trained"] >= 1
+    run = kclassify.fit(tiny_arrays, run_dir="r", time_budget="60s", **options)
     shown = capsys.readouterr().out
-    assert "images a second" in shown
+    assert "4 images a second" in shown
     assert "ends at" in shown
     assert "raise `time_budget`" in shown
+    (steps,) = re.findall(r"\(([0-9]+) steps\)", shown)
+    # 39 images are 4 steps of 8 a pass.
+    assert run.summary["epochs_trained"] == math.ceil(int(steps) / 4)
+    assert run.history["learning_rate"].iloc[-1] < 1e-6 < run.history["learning_rate"].max()
+
+
+def test_auto_measures_few_images_too(tiny_arrays, tiny_options, monkeypatch):
+    monkeypatch.setattr(time_budget, "SIZES", ("digits", "fast"))
+    monkeypatch.setattr("kclassify.training.fit.SIZES", ("digits", "fast"))
+    monkeypatch.setattr(time_budget, "measure_pace", lambda *_, **__: (2.0,))
+    monkeypatch.setattr(Deadline, "_plan", lambda *_, **__: None)
+    run = kclassify.fit(
+        tiny_arrays, run_dir="r", preset="auto", time_budget="40s", verbose=False,
+        validation_fraction=0.2, test_fraction=0.2,
+    )  # fmt: skip
+    assert run.config["preset"] == "digits"
+    assert run.config["config"]["batch_size"] == 8
 
 
 def test_measuring_leaves_no_trace(tiny_arrays, tiny_options):
