@@ -67,6 +67,16 @@ def check_output_file(argument: str, path: str) -> None:
         )
 
 
+def check_new_file(argument: str, path: str) -> None:
+    """Raise `InputError` unless a file can be written at `path` that is not there yet."""
+    check_output_file(argument, path)
+    if os.path.exists(path):
+        raise InputError(
+            f"`{argument}` must not exist yet. Received: {path!r}, which is there. Choose another "
+            "name, or delete it; nothing was written."
+        )
+
+
 def check_some_read(errors: Collection[str | None]) -> None:
     """Say on standard error how many images have an error; raise `InputError` if all have."""
     failed = [error for error in errors if error is not None]
@@ -105,8 +115,9 @@ def parse_duration(argument: str, value: str | float) -> float:
     """Return the seconds that ``"90s"``, ``"10m"``, ``"1.5h"`` or a plain number say."""
     units = {"s": 1, "m": 60, "h": 3600}
     text = str(value).strip().lower()
+    unit = text[-1:] if text[-1:] in units else ""
     try:
-        seconds = float(text.rstrip("smh")) * units.get(text[-1:], 1)
+        seconds = float(text.removesuffix(unit)) * units.get(unit, 1)
     except ValueError:
         seconds = 0.0
     expected = 'a time such as "90s", "10m" or "1.5h"'

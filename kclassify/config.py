@@ -55,7 +55,7 @@ class FitConfig:
     model: str = option("convnet", "which network; `kclassify models` lists them")
     model_args: Mapping[str, Any] = option({}, "the network's own arguments, such as depth=20")
     epochs: int = option(11, "passes over the training images")
-    time_budget: str | None = option(
+    time_budget: str | float | None = option(
         None, "such as 90s, 10m or 1.5h: how long all of it may take; the epochs follow"
     )
     batch_size: int = option(128, "images a step")

@@ -11,7 +11,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number, check_output_file, is_whole
+from kclassify.checks import InputError, check_new_file, check_number, is_whole
 from kclassify.data.sources import default_preset, load_source, prepare
 from kclassify.runs import replacing
 
@@ -109,7 +109,8 @@ def find_lr(
         preset: as for `fit`: the optimizer, batch size and network are its own.
         steps: how many at most; it ends sooner when the loss is four times its least. By default
             two passes over the training images, but 100 to 300 steps.
-        out: a file for the curve, whose name ends in ``.png``; the table goes beside it, as CSV.
+        out: a new file for the curve, whose name ends in ``.png``; the table goes beside it, as
+            CSV.
         verbose: show a progress bar.
         **config: as for `fit`.
 
@@ -149,12 +150,13 @@ def _check_arguments(steps: int | None, out: str | os.PathLike[str] | None) -> N
     check_number("steps", steps, expected=f"at least {FEWEST_STEPS}", ok=ok)
     if out is None:
         return
-    check_output_file("out", os.fspath(out))
     if Path(out).suffix.lower() != ".png":
         raise InputError(
             f"`out` must be the name of a PNG file. Received: {os.fspath(out)!r}. "
             "Let it end in .png; the table goes beside it, in .csv."
         )
+    for path in (Path(out), Path(out).with_suffix(".csv")):
+        check_new_file("out", str(path))
 
 
 def proposals(table: pd.DataFrame) -> dict[str, float]:

@@ -108,3 +108,11 @@ def test_a_curve_that_the_table_would_overwrite_is_refused():
 def test_a_place_that_cannot_be_written_is_refused_first():
     with pytest.raises(InputError, match="`out`"):
         kclassify.find_lr("no such data", out="no/such/folder/lr.png")
+
+
+@pytest.mark.parametrize("taken", ["lr.png", "lr.csv"])
+def test_nothing_is_overwritten(taken, tmp_path):
+    (tmp_path / taken).write_text("mine")
+    with pytest.raises(InputError, match="`out` must not exist yet"):
+        kclassify.find_lr("digits", out="lr.png")
+    assert (tmp_path / taken).read_text() == "mine"

@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 
 from kclassify.training.muon import ConvolutionMuon
 
@@ -16,16 +17,25 @@ def updated(kernel, gradient, **options):
 
 def test_a_kernel_keeps_its_norm_and_moves_by_an_orthogonal_matrix():
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(3, 3, 4, 8)).astype("float32")
+    kernel = 3.0 * rng.normal(size=(3, 3, 4, 8)).astype("float32")
     gradient = rng.normal(size=kernel.shape).astype("float32")
-    normed = kernel * np.sqrt(8) / np.linalg.norm(kernel)
-    moved = (normed - updated(kernel, gradient)).reshape(-1, 8) / 0.1
-    # Five iterations bring the singular values near 1, as the paper shows.
-    values = np.linalg.svd(moved, compute_uv=False)
-    assert values.min() > 0.6
-    assert values.max() < 1.3
-    # It goes where the gradient points.
-    assert np.sum(moved * gradient.reshape(-1, 8)) > 0
+    # A gradient of very unlike directions, which only orthogonalizing makes equal.
+    gradient *= np.geomspace(0.1, 10.0, 8, dtype="float32")
+    norm, matrix = np.linalg.norm(kernel), kernel.reshape(-1, 8)
+    left, _, right = np.linalg.svd(gradient.reshape(-1, 8), full_matrices=False)
+    step = 0.1 * norm / np.sqrt(8)
+    expected = matrix - step * left @ right
+    expected *= norm / np.linalg.norm(expected)
+    found = updated(kernel, gradient)
+    assert np.linalg.norm(found) == pytest.approx(norm, rel=1e-4)
+    # Five iterations bring the singular values to between 0.7 and 1.2, as the paper shows.
+    assert np.linalg.norm(found.reshape(-1, 8) - expected, ord=2) < 0.35 * step
+
+
+def test_depthwise_kernels_are_adams():
+    kernel = np.ones((3, 3, 4, 1), "float32")
+    moved = updated(kernel, kernel, adam_lr_ratio=0.5)
+    np.testing.assert_allclose(moved, 0.95, atol=1e-4)
 
 
 def test_the_size_of_the_gradient_does_not_matter_to_a_kernel():

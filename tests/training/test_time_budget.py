@@ -171,7 +171,7 @@ def test_too_short_a_budget_says_the_least_and_writes_nothing(tiny_arrays, tiny_
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("value", ["soon", "10x", "-5m", "0s", ""])
+@pytest.mark.parametrize("value", ["soon", "10x", "5ms", "-5m", "0s", "infh", ""])
 def test_what_is_no_time_is_refused(value):
     with pytest.raises(InputError, match="`time_budget`"):
         kclassify.FitConfig(time_budget=value)
