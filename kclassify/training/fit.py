@@ -9,7 +9,7 @@ import numpy as np
 
 from kclassify import __version__, runtime
 from kclassify.checks import DivergedError, InputError, check_installed, parse_duration
-from kclassify.config import FitConfig
+from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare, reference, source_name
 from kclassify.data.spec import Source
 from kclassify.presets import SIZES
@@ -34,6 +34,7 @@ from kclassify.training.callbacks import (  # noqa: E402
     Progress,
     StopOnNaN,
 )
+from kclassify.training.scaling import without_auto  # noqa: E402
 from kclassify.training.session import (  # noqa: E402
     Session,
     build_session,
@@ -96,16 +97,16 @@ def fit(
         1
     """
     began = time.perf_counter()
-    settings = _first_settings(data, preset, config)
-    if settings.tensorboard:
+    first = _first_preset(data, preset, config)
+    asked = resolve(first, without_auto(config))
+    if asked.tensorboard:
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
-    path = new_run_path(run_dir, name=f"{source_name(data)}-{settings.model}", config=settings)
+    path = new_run_path(run_dir, name=f"{source_name(data)}-{asked.model}", config=asked)
     say = print if verbose else _silent
-    runtime.set_threads(settings.threads)
-    source = prepare(load_source(data, settings), settings, verbose=verbose)
-    preset = preset or default_preset(data)
-    if preset == "auto":
-        preset = largest_preset(source, config, started=began)
+    runtime.set_threads(asked.threads)
+    loading = before_loading(first, config)
+    source = prepare(load_source(data, loading), loading, verbose=verbose)
+    preset = largest_preset(source, config, started=began) if preset == "auto" else first
     settings = after_loading(preset, config, source)
     session = build_session(source, settings)
     check_batch_fits(session)
@@ -133,15 +134,14 @@ def fit(
     return run
 
 
-def _first_settings(data: Any, preset: str | None, options: Mapping[str, Any]) -> FitConfig:
-    """Return the configuration by which the data is loaded."""
+def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> str:
+    """Return the preset to load the data by; where it is "auto", the data helps to choose."""
     if preset == "auto" and options.get("time_budget") is None:
         raise InputError(
             "`preset` must be a preset's name where no time is given. Received: preset='auto'. "
             'Give a time too, such as time_budget="10m".'
         )
-    first = SIZES[0] if preset == "auto" else preset or default_preset(data)
-    return before_loading(first, options)
+    return SIZES[0] if preset == "auto" else preset or default_preset(data)
 
 
 def _train(

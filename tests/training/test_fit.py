@@ -264,3 +264,11 @@ def test_the_manifest_holds_what_evaluate_needs_to_find_the_data(tiny_run):
     assert _manifest("digits", "fast", config, tiny_run.source)["reference"] == "digits"
     assert _manifest(frame, "fast", config, tiny_run.source)["reference"] is None
     json.dumps(tiny_run.config)
+
+
+def test_a_taken_folder_is_compared_with_what_was_asked_for(tmp_path):
+    kclassify.fit("digits", epochs=1, run_dir="r", verbose=False)
+    with pytest.raises(InputError, match=r"another configuration \(epochs 1 instead of 30\)"):
+        kclassify.fit("digits", run_dir="r", verbose=False)
+    with pytest.raises(InputError, match="the same configuration"):
+        kclassify.fit("digits", epochs=1, run_dir="r", verbose=False)
