@@ -73,7 +73,7 @@ class FitConfig:
         "flip_crop", "random changes to training images", choices=Augmentation
     )
     progressive: tuple[float, ...] | None = option(
-        None, "shares of the images' size for equal parts of the training, such as 0.5,0.5,1"
+        None, "shares of the images' size for equal parts of the steps, such as 0.5,0.75,1"
     )
     ema: float | None = option(None, "decay of the averaged weights that are kept, such as 0.99")
     gradient_clip: float | None = option(None, "largest global norm of the gradient")
@@ -99,7 +99,9 @@ class FitConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             # The one way to set a field of a frozen dataclass while it is made.
-            object.__setattr__(self, item.name, _plain(getattr(self, item.name)))
+            value = _plain(getattr(self, item.name))
+            value = tuple(value) if isinstance(value, list) else value
+            object.__setattr__(self, item.name, value)
         check_choice("model", self.model, MODELS)
         _check_kinds(self)
         for item in fields(self):
@@ -122,8 +124,7 @@ class FitConfig:
         names = [item.name for item in fields(cls)]
         for name in values:
             check_choice("config", name, names)
-        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
-        return cls(**{**values, **lists})
+        return cls(**values)
 
 
 def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:

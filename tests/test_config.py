@@ -131,3 +131,9 @@ def test_paths_and_numpy_numbers_become_plain():
 def test_model_args_must_be_a_mapping():
     with pytest.raises(InputError, match="`model_args` must be a mapping"):
         resolve("fast", {"model_args": 3})
+
+
+def test_lists_are_taken_where_tuples_are_kept():
+    config = FitConfig(progressive=[0.5, 1], class_names=["a", "b"])
+    assert (config.progressive, config.class_names) == ((0.5, 1), ("a", "b"))
+    assert FitConfig.from_json(config.to_json()) == config

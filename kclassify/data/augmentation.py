@@ -24,18 +24,12 @@ GEOMETRIC = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "ro
 COLOUR = ("brightness", "contrast", "saturation", "posterize", "solarize", "autocontrast")
 
 
-def mirror(images, mirrored):
-    """Mirror, left to right, the images that ``(batch_size,)`` booleans say."""
-    # Nine times as quick as images[:, :, ::-1].
-    other = tf.reverse(images, [2])
-    return tf.where(mirrored[:, tf.newaxis, tf.newaxis, tf.newaxis], other, images)
-
-
-def crop(images, labels, seed):
+def crop(images, labels, seed, *, mirrored=None):
     """Shift each image by up to a sixteenth of its height and width; the border is reflected.
 
     That is half of what is usual for CIFAR-10 (He et al. 2016: 4 pixels, filled with zeros), as a
-    training of few epochs needs less of it (Jordan 2024).
+    training of few epochs needs less of it (Jordan 2024). Where ``(batch_size,)`` booleans are
+    given as `mirrored`, those images are mirrored first, left to right.
     """
     height, width = images.shape[1:3]
     down, across = max(1, height // 16), max(1, width // 16)
@@ -44,6 +38,9 @@ def crop(images, labels, seed):
     lefts = _whole(tf.shape(images)[0], seeds[1], 2 * across + 1) - across
     rows = _reflected(tops[:, tf.newaxis] + tf.range(height), height)
     columns = _reflected(lefts[:, tf.newaxis] + tf.range(width), width)
+    if mirrored is not None:
+        # In the same gather: a pass of its own would cost more than the crop itself.
+        columns = tf.where(mirrored[:, tf.newaxis], width - 1 - columns, columns)
     return _pixels(images, rows, columns), labels
 
 
@@ -122,7 +119,7 @@ AUGMENTATIONS: dict[str, tuple[Change, ...]] = {
     "mixup": (crop, mixup),
     "cutmix": (crop, cutmix),
 }
-# Those that mirror too, which `train_dataset` decides by the epoch.
+# Those whose crop mirrors too, which `train_dataset` decides by the epoch.
 MIRRORING = ("flip_crop", "cutout", "randaugment", "mixup", "cutmix")
 # Those that need float32 labels `(batch_size, num_classes)`.
 MIXING = ("mixup", "cutmix")

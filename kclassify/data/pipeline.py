@@ -1,6 +1,7 @@
 """tf.data pipelines in which (seed, step) decides everything: no state to save, none to restore."""
 
 import os
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +13,7 @@ runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, mirror  # noqa: E402
+from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, crop  # noqa: E402
 from kclassify.data.images import decode_file  # noqa: E402
 
 PARALLEL = max(2, os.cpu_count() or 1)
@@ -197,12 +198,11 @@ def _file_reader(images: FileImages, labels):
 
 
 def _augmenter(augmentation: str, seed: int):
-    changes = AUGMENTATIONS[augmentation]
-
     def augment(step, batch):
         images, labels, mirrored = batch
+        changes = list(AUGMENTATIONS[augmentation])
         if augmentation in MIRRORING:
-            images = mirror(images, mirrored)
+            changes[0] = partial(crop, mirrored=mirrored)
         key = tf.stack([tf.constant(seed, tf.int64), step])
         for place, change in enumerate(changes):
             own_key = tf.random.experimental.stateless_fold_in(key, place)

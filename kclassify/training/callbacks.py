@@ -14,7 +14,9 @@ from kclassify.runs import Run, replacing
 runtime.prepare()
 
 import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
+from kclassify.data.progressive import stage_of  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape  # noqa: E402
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -91,11 +93,40 @@ class HistoryFile(keras.callbacks.Callback):
         self.run.write(self.run.history_file, pd.DataFrame(self.rows).set_index("epoch"))
 
 
+class ValidationSize(keras.callbacks.Callback):
+    """Have images validated on at the size that images are being trained on.
+
+    At any other size the network's normalization is off, and what it has learned does not show.
+    The size is noted for the callbacks that come after, as `image_scale`.
+
+    Args:
+        scales: the sizes, see `kclassify.data.progressive.growing`.
+        steps: of the whole training.
+    """
+
+    def __init__(self, scales: tuple[float, ...], *, steps: int):
+        super().__init__()
+        self.scales, self.steps = scales, steps
+        with tf.device("CPU:0"):
+            self.stage = tf.Variable(0, trainable=False)
+
+    def on_test_begin(self, logs=None):
+        """Set the size to that of the last step."""
+        last = int(self.model.optimizer.iterations) - 1
+        self.stage.assign(stage_of(last, count=len(self.scales), steps=self.steps))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Note the size."""
+        if logs is not None:
+            logs["image_scale"] = self.scales[int(self.stage)]
+
+
 class BestWeights(keras.callbacks.Callback):
     """Keep the weights with the best validation accuracy, and put them back at the end.
 
-    Equal accuracies are told apart by the validation loss. Keras's ModelCheckpoint writes in
-    place; here the file on disk is always a whole one.
+    Equal accuracies are told apart by the validation loss. Where images grow, any epoch of larger
+    ones is better than those of smaller ones, for whose size the network is not kept. Keras's
+    ModelCheckpoint writes in place; here the file on disk is always a whole one.
 
     Args:
         run: the run whose `best_weights_file` is written.
@@ -106,7 +137,7 @@ class BestWeights(keras.callbacks.Callback):
         super().__init__()
         self.run = run
         self.patience = patience
-        self.best: tuple[float, float] = (-math.inf, -math.inf)
+        self.best: tuple[float, float, float] = (0.0, -math.inf, -math.inf)
         self.best_epoch: int | None = None
         self.weights: list[np.ndarray] = []
         self.stopped: str | None = None
@@ -114,7 +145,7 @@ class BestWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Compare with the best so far; an epoch with a loss that is no number is never it."""
         logs = logs or {}
-        score = (logs["val_accuracy"], -logs["val_loss"])
+        score = (logs.get("image_scale", 1.0), logs["val_accuracy"], -logs["val_loss"])
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
             self.best, self.best_epoch = score, epoch + 1
             self.weights = self.model.get_weights()
@@ -123,6 +154,11 @@ class BestWeights(keras.callbacks.Callback):
         elif self.patience and epoch + 1 - (self.best_epoch or 0) >= self.patience:
             self.stopped = "early_stopping"
             self.model.stop_training = True
+
+    @property
+    def accuracy(self) -> float:
+        """The best validation accuracy."""
+        return self.best[1]
 
     def on_train_end(self, logs=None):
         """Restore the best weights."""

@@ -33,6 +33,7 @@ from kclassify.training.callbacks import (  # noqa: E402
     HistoryFile,
     Progress,
     StopOnNaN,
+    ValidationSize,
 )
 from kclassify.training.scaling import without_auto  # noqa: E402
 from kclassify.training.session import (  # noqa: E402
@@ -130,7 +131,7 @@ def fit(
         advice = f"; {run} holds no finished run. Delete it, or choose another run_dir."
         raise KeyboardInterrupt(advice) from stop
     _finish(run, session, best, nan, seconds=time.perf_counter() - started)
-    say(f"best validation accuracy {best.best[0]:.4f} in epoch {best.best_epoch}, kept in {run}")
+    say(f"best validation accuracy {best.accuracy:.4f} in epoch {best.best_epoch}, kept in {run}")
     return run
 
 
@@ -156,7 +157,8 @@ def _train(
     config = session.config
     best = BestWeights(run, patience=config.early_stopping)
     nan = StopOnNaN()
-    ours = [nan, HistoryFile(run, batch_size=config.batch_size), best]
+    sizes = [ValidationSize(config.progressive, steps=plan.steps)] if config.progressive else []
+    ours = [*sizes, nan, HistoryFile(run, batch_size=config.batch_size), best]
     if config.ema is not None:
         # Before the others, so that they see the averaged weights at an epoch's end.
         ours.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
@@ -164,10 +166,11 @@ def _train(
         ours.append(keras.callbacks.TensorBoard(run.path / "tensorboard"))
     if verbose:
         ours.append(Progress(session.schedule))
+    stage = sizes[0].stage if sizes else None
     with tf.device(session.device):
         session.model.fit(
             train_batches(session, source, epochs=plan.epochs, steps=plan.steps),
-            validation_data=validation_batches(session, source),
+            validation_data=validation_batches(session, source, stage=stage),
             epochs=plan.epochs,
             steps_per_epoch=session.steps,
             # The order is the dataset's own, a function of seed and epoch.
@@ -239,7 +242,7 @@ def _save(
     rows = run.history
     summary = {
         "best_epoch": best.best_epoch,
-        "val_accuracy": best.best[0],
+        "val_accuracy": best.accuracy,
         "weights_sha256": weights_hash(model),
         "parameters": count_parameters(model),
         "macs": session.macs,

@@ -15,7 +15,7 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import eval_dataset, first_images, to_device, train_dataset  # noqa: E402
-from kclassify.data.progressive import growing  # noqa: E402
+from kclassify.data.progressive import at_stage, growing  # noqa: E402
 from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import set_whitening  # noqa: E402
@@ -161,11 +161,21 @@ def train_batches(
     return to_device(dataset, session.device)
 
 
-def validation_batches(session: Session, source: Source) -> tf.data.Dataset:
-    """Return the validation images once, on the session's device."""
+def validation_batches(
+    session: Session, source: Source, *, stage: tf.Variable | None = None
+) -> tf.data.Dataset:
+    """Return the validation images once, on the session's device.
+
+    Args:
+        session: it says how batches are made.
+        source: the data.
+        stage: where images grow, which of the sizes these have.
+    """
     dataset = eval_dataset(
         source.splits["validation"],
         batch_size=VALIDATION_BATCH,
         num_classes=source.num_classes if session.soft else None,
     )
+    if stage is not None:
+        dataset = at_stage(dataset, session.config.progressive or (1.0,), stage)
     return to_device(dataset, session.device)

@@ -44,7 +44,7 @@ class Plan:
         epochs: the most passes that it can take; with a time budget the last one ends early.
         pace: seconds of a step in each of the equal parts of the steps that have images of one
             size; empty where nothing was measured.
-        between: seconds between two passes, mostly validation.
+        between: seconds between two passes, mostly validation, for images of full size.
     """
 
     steps: int
@@ -66,6 +66,10 @@ class Plan:
                 return begin + max(0, math.floor(seconds / step))
             seconds -= max(0, end - begin) * step
         return first
+
+    def pace_at(self, step: int) -> float:
+        """Return the seconds of one step."""
+        return self.seconds(step, step + 1)
 
     def _parts(self) -> Iterator[tuple[int, float, float]]:
         for place, step in enumerate(self.pace):
@@ -247,7 +251,9 @@ class Deadline(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Plan anew, and stop where there is no time for another step."""
         self.factors.append(self._factor())
-        self.between.append(time.perf_counter() - self.trained)
+        # Smaller images are validated on in less time, and the last ones have their full size.
+        full_size = self.plan.pace[-1] / self.plan.pace_at(self.done - 1)
+        self.between.append((time.perf_counter() - self.trained) * full_size)
         if self.model.stop_training:
             return
         self._plan(self.factors, elapsed=0.0)

@@ -65,11 +65,16 @@ def test_runs_in_a_graph_of_unknown_batch_size(name):
     assert np.array_equal(once, apply(name, tf.constant(images), tf.eye(6, 5), (0, 1))[0])
 
 
-def test_mirror_mirrors_those_that_it_is_told_to(batch):
+def test_crop_mirrors_those_that_it_is_told_to(batch):
     mirrored = np.arange(BATCH) % 3 == 0
-    images = augmentation.mirror(batch[0], mirrored).numpy()
-    assert np.array_equal(images[mirrored], batch[0].numpy()[mirrored][:, :, ::-1])
-    assert np.array_equal(images[~mirrored], batch[0].numpy()[~mirrored])
+    flipped = tf.where(mirrored[:, None, None, None], batch[0][:, :, ::-1], batch[0])
+    images, _ = augmentation.crop(batch[0], None, (0, 0), mirrored=mirrored)
+    assert np.array_equal(images, augmentation.crop(flipped, None, (0, 0))[0])
+
+
+@pytest.mark.parametrize("name", augmentation.MIRRORING)
+def test_what_mirrors_begins_with_the_crop_that_does_it(name):
+    assert AUGMENTATIONS[name][0] is augmentation.crop
 
 
 def test_crop_shifts_by_up_to_a_sixteenth():

@@ -11,9 +11,12 @@ import pytest
 import kclassify
 from kclassify.checks import DivergedError, InputError
 from kclassify.config import FitConfig
+from kclassify.data.images import resize_images
 from kclassify.models.weights import weights_hash
 from kclassify.training.callbacks import BestWeights, StopOnNaN
 from kclassify.training.fit import _manifest
+
+SIZES = {"train": 60, "validation": 16, "test": 3}
 
 
 def test_the_run_folder_is_whole(tiny_run):
@@ -61,6 +64,42 @@ def test_best_weights_are_put_back_when_later_epochs_are_worse(tiny_run, tmp_pat
     assert model.get_weights()[0].tolist() == [[1.0], [1.0]]
     model.load_weights(best.run.best_weights_file)
     assert model.get_weights()[0].tolist() == [[1.0], [1.0]]
+
+
+def test_an_epoch_of_larger_images_is_better_than_any_of_smaller_ones(tmp_path):
+    best = BestWeights(kclassify.Run(tmp_path), patience=2)
+    best.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    for epoch, (scale, accuracy) in enumerate(((0.5, 0.9), (0.5, 0.8), (1.0, 0.6), (1.0, 0.5))):
+        logs = {"loss": 1.0, "val_loss": 1.0, "val_accuracy": accuracy, "image_scale": scale}
+        best.on_epoch_end(epoch, logs)
+    assert (best.best_epoch, best.accuracy) == (3, 0.6)
+    # Nor do those of smaller ones count as epochs without a better one.
+    assert best.stopped is None
+
+
+def test_where_images_grow_validation_images_grow_with_them(tiny_arrays, tiny_options):
+    validated = []
+
+    class Spy(keras.callbacks.Callback):
+        """Evaluate the same batches at each size by itself."""
+
+        def on_epoch_end(self, epoch, logs=None):
+            images, labels = data["validation"]
+            size = (round(len(images[0]) * logs["image_scale"]),) * 2
+            shrunk = np.array(resize_images(images, size))
+            logits = self.model(shrunk, training=False).numpy()
+            validated.append((logits.argmax(axis=-1) == labels).mean())
+
+    images, labels = tiny_arrays
+    data = {split: (images[:count], labels[:count]) for split, count in SIZES.items()}
+    options = {key: tiny_options[key] for key in ("batch_size", "augmentation", "verbose")}
+    run = kclassify.fit(
+        data, run_dir="r", callbacks=[Spy()], model="fastnet", filters=(8,), epochs=4,
+        mixed_precision=False, progressive=(0.5, 1.0), **options,
+    )  # fmt: skip
+    assert run.history["image_scale"].tolist() == [0.5, 0.5, 1.0, 1.0]
+    np.testing.assert_allclose(run.history["val_accuracy"], validated)
+    assert run.summary["best_epoch"] > 2
 
 
 def test_an_epoch_whose_loss_is_no_number_is_never_the_best(tmp_path):

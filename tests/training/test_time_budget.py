@@ -103,6 +103,14 @@ def test_one_slow_pass_does_not_end_the_training(monkeypatch):
     assert callback.steps >= 50 + 40
 
 
+def test_the_last_validation_is_expected_to_take_as_long_as_its_images_are_large(monkeypatch):
+    callback, clock, _ = deadline(monkeypatch, end=100.0)
+    # The second half of the steps has larger images, which take twice as long.
+    callback.plan = Plan(steps=40, epochs=8, pace=(1.0, 2.0), between=4.0)
+    run_pass(callback, clock, 0, step=1.0, between=2.0)
+    assert callback.between[-1] == 4.0
+
+
 def test_a_machine_that_gets_quicker_in_the_last_pass_goes_on(monkeypatch):
     callback, clock, session = deadline(monkeypatch, end=19.0)
     callback.on_epoch_begin(0)
