@@ -8,8 +8,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kclassify.checks import DivergedError, InputError, VerificationError
+    from kclassify.checks import DivergedError, InputError, StorageError, VerificationError
     from kclassify.config import FitConfig
+    from kclassify.data.check import DataCheck, check
     from kclassify.data.datasets import Splits, make_datasets
     from kclassify.evaluation.evaluate import Evaluation, evaluate
     from kclassify.models.registry import build_model
@@ -19,19 +20,23 @@ if TYPE_CHECKING:
     from kclassify.serving.saved_model import export
     from kclassify.training.find_lr import find_lr
     from kclassify.training.fit import fit
+    from kclassify.training.verify_run import verify_run
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Classifier": "kclassify.serving.classifier",
+    "DataCheck": "kclassify.data.check",
     "DivergedError": "kclassify.checks",
     "Evaluation": "kclassify.evaluation.evaluate",
     "FitConfig": "kclassify.config",
     "InputError": "kclassify.checks",
     "Run": "kclassify.runs",
     "Splits": "kclassify.data.datasets",
+    "StorageError": "kclassify.checks",
     "VerificationError": "kclassify.checks",
     "build_model": "kclassify.models.registry",
+    "check": "kclassify.data.check",
     "evaluate": "kclassify.evaluation.evaluate",
     "export": "kclassify.serving.saved_model",
     "find_lr": "kclassify.training.find_lr",
@@ -39,18 +44,22 @@ _HOME = {
     "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
     "report": "kclassify.reporting.report",
+    "verify_run": "kclassify.training.verify_run",
 }
 
 __all__ = [
     "Classifier",
+    "DataCheck",
     "DivergedError",
     "Evaluation",
     "FitConfig",
     "InputError",
     "Run",
     "Splits",
+    "StorageError",
     "VerificationError",
     "build_model",
+    "check",
     "evaluate",
     "export",
     "find_lr",
@@ -58,6 +67,7 @@ __all__ = [
     "load",
     "make_datasets",
     "report",
+    "verify_run",
 ]
 
 

@@ -25,6 +25,10 @@ class VerificationError(RuntimeError):
     """What was written does not serve what was evaluated; nothing was left in place."""
 
 
+class StorageError(RuntimeError):
+    """The disk is full; every file that was there before is as it was."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest of `names`, or an empty string."""
     matches = get_close_matches(name, list(names), n=1, cutoff=0.5)
@@ -85,6 +89,22 @@ def check_some_read(errors: Collection[str | None]) -> None:
         raise InputError(f"`images` must be images that can be read. Received: {message}.")
     if failed:
         print(f"kclassify: {message}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Return `text` with nothing that a terminal would obey, such as a file's name may hold.
+
+    Example:
+        >>> print(printable("cat" + chr(27) + "[2J"))
+        cat\\x1b[2J
+    """
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else _escaped(letter) for letter in text
+    )
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def is_whole(value: object, *, least: int) -> bool:

@@ -2,50 +2,76 @@
 
 import argparse
 import ast
+import json
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Any, NoReturn
 
 from kclassify import __version__, runtime
+from kclassify.atomic import replacing
 from kclassify.checks import (
     InputError,
+    StorageError,
     VerificationError,
     check_choice,
     check_output_file,
     check_some_read,
     nearest,
+    printable,
 )
 from kclassify.config import FitConfig
 from kclassify.data.sources import DATASETS
 from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
+from kclassify.spreadsheet import write_csv
 
-USER_ERROR = 2
-INTERRUPTED = 130
+FAILED, USER_ERROR = 1, 2
+INTERRUPTED, TERMINATED = 130, 143
 # Their options are the fields of `FitConfig` and the model's own arguments.
 TRAINING_VERBS = ("fit", "find-lr")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 1 (a failed check), 2 (a user's mistake)."""
+    """Run the command and return its exit code.
+
+    0, 1 (a failed check, a full disk), 2 (a user's mistake), 130 (Ctrl-C) or 143 (SIGTERM).
+    """
+    if threading.current_thread() is threading.main_thread():
+        # Without it SIGTERM would leave temporary files behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         options = _parse(sys.argv[1:] if arguments is None else list(arguments))
-        options.verb(options)
+        code = options.verb(options)
     except InputError as error:
-        print(f"kclassify: error: {error}", file=sys.stderr)
+        _complain(f"error: {error}")
         return USER_ERROR
     except VerificationError as error:
-        print(f"kclassify: verification failed: {error}", file=sys.stderr)
-        return 1
+        _complain(f"verification failed: {error}")
+        return FAILED
+    except StorageError as error:
+        _complain(f"error: {error}")
+        return FAILED
     except KeyboardInterrupt as stop:
-        print(f"\nkclassify: interrupted{stop}", file=sys.stderr)
+        _complain(f"interrupted{stop}")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has closed; what is still buffered has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return code or 0
+
+
+def _show(value: object) -> None:
+    print(printable(str(value)))
+
+
+def _complain(text: str) -> None:
+    print(printable(f"kclassify: {text}"), file=sys.stderr)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -121,9 +147,27 @@ def _given_fields(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
+def _check_options(parser: _Parser) -> None:
+    parser.add_argument(
+        "data", help="a dataset's name, tfds:<name>, a folder, a CSV file or a run folder"
+    )
+    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits (0)")
+    parser.add_argument("--data-dir", default=argparse.SUPPRESS, help="where TFDS keeps its data")
+    parser.add_argument("--json", help="write all that was found to this file")
+    parser.add_argument("--strict", action="store_true", help="fail on warnings too")
+
+
 def _fit_options(parser: _Parser) -> None:
     _training_options(parser)
-    parser.add_argument("--run-dir", help="where to write; it must not exist yet")
+    parser.add_argument(
+        "--run-dir", help="where to write, and where to go on: the same command resumes a run"
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        help="auto goes on with a run in --run-dir or begins one; never refuses a folder with a "
+        "run, must one without",
+    )
 
 
 def _training_options(parser: _Parser) -> None:
@@ -184,6 +228,11 @@ def _evaluate_options(parser: _Parser) -> None:
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
 
 
+def _verify_options(parser: _Parser) -> None:
+    _run_option(parser)
+    parser.add_argument("--data", help="the data, where it has been moved")
+
+
 def _export_options(parser: _Parser) -> None:
     _run_option(parser)
     parser.add_argument(
@@ -213,10 +262,25 @@ def _fit(options: argparse.Namespace) -> None:
         options.data,
         preset=options.preset,
         run_dir=options.run_dir,
+        resume=options.resume,
         verbose=not options.quiet,
         **options.config,
     )
-    print(f"next: kclassify evaluate {run}")
+    _show(f"next: kclassify evaluate {run}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    from kclassify.data.check import check
+
+    if options.json:
+        check_output_file("json", options.json)
+    found = check(options.data, **_given_fields(options))
+    if options.json:
+        with replacing(Path(options.json)) as beside:
+            beside.write_text(json.dumps(found.to_json(), indent=2) + "\n", "utf-8")
+    _show(found)
+    wrong = ("error", "warning") if options.strict else ("error",)
+    return FAILED if any(finding.severity in wrong for finding in found.findings) else 0
 
 
 def _evaluate(options: argparse.Namespace) -> None:
@@ -229,14 +293,20 @@ def _evaluate(options: argparse.Namespace) -> None:
         tta=options.tta,
         batch_size=options.batch_size,
     )
-    print(found)
-    print(f"next: kclassify report {options.run}")
+    _show(found)
+    _show(f"next: kclassify report {options.run}")
+
+
+def _verify_run(options: argparse.Namespace) -> None:
+    from kclassify.training.verify_run import verify_run
+
+    _show(verify_run(options.run, data=options.data))
 
 
 def _report(options: argparse.Namespace) -> None:
     from kclassify.reporting.report import report
 
-    print(report(options.run))
+    _show(report(options.run))
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -244,8 +314,8 @@ def _export(options: argparse.Namespace) -> None:
 
     formats = tuple(options.formats.split(","))
     path = export(options.run, formats=formats, tta=options.tta, version=options.number)
-    print(path)
-    print(f"next: kclassify predict {path} IMAGE ...")
+    _show(path)
+    _show(f"next: kclassify predict {path} IMAGE ...")
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -255,10 +325,10 @@ def _predict(options: argparse.Namespace) -> None:
         check_output_file("csv", options.csv)
     table = load(options.model).predict(options.images, top_k=options.top_k)
     if options.csv:
-        table.to_csv(options.csv, index=False)
-        print(options.csv)
+        write_csv(table, options.csv, index=False)
+        _show(options.csv)
     else:
-        print(table.to_string(index=False, na_rep=""))
+        _show(table.to_string(index=False, na_rep=""))
     check_some_read(table["error"])
 
 
@@ -273,9 +343,9 @@ def _find_lr(options: argparse.Namespace) -> None:
         verbose=not options.quiet,
         **options.config,
     )
-    print(found)
-    print(f"curve in {options.out}")
-    print(
+    _show(found)
+    _show(f"curve in {options.out}")
+    _show(
         f"next: kclassify fit {options.data}, with the same options and "
         f"--batch-size {found.batch_size} --learning-rate {found.learning_rate:.2g}"
     )
@@ -292,40 +362,40 @@ def _bench(options: argparse.Namespace) -> None:
         batch_sizes=options.batch_sizes,
         quick=options.quick,
     )
-    print(found)
+    _show(found)
 
 
 def _datasets(_: argparse.Namespace) -> None:
     for name, dataset in DATASETS.items():
-        print(f"{name:10} {dataset.description} (preset {dataset.preset})")
-    print("or tfds:<name>, a folder of class folders, a CSV file with the columns path and label")
+        _show(f"{name:10} {dataset.description} (preset {dataset.preset})")
+    _show("or tfds:<name>, a folder of class folders, a CSV file with the columns path and label")
 
 
 def _models(_: argparse.Namespace) -> None:
     from kclassify.models.cost import count_macs, count_parameters
     from kclassify.models.registry import build_model
 
-    print(f"{'model':14}{'parameters':>12}{'MACs':>16}  at 32x32x3, 10 classes")
+    _show(f"{'model':14}{'parameters':>12}{'MACs':>16}  at 32x32x3, 10 classes")
     for name, entry in MODELS.items():
         model = build_model(name, input_shape=(32, 32, 3), num_classes=10)
-        print(f"{name:14}{count_parameters(model):12,}{count_macs(model):16,}  {entry.description}")
-        print(f"{'':44}arguments: {', '.join(entry.arguments)}")
+        _show(f"{name:14}{count_parameters(model):12,}{count_macs(model):16,}  {entry.description}")
+        _show(f"{'':44}arguments: {', '.join(entry.arguments)}")
 
 
 def _presets(_: argparse.Namespace) -> None:
     for name, values in PRESETS.items():
         differences = ", ".join(f"{key}={value!r}" for key, value in values.items())
-        print(f"{name:10} {differences or 'the defaults'}")
+        _show(f"{name:10} {differences or 'the defaults'}")
 
 
 def _info(_: argparse.Namespace) -> None:
     facts = runtime.environment()
     for name in ("python", "platform", "processor", "cpu_count"):
-        print(f"{name:26} {facts[name]}")
+        _show(f"{name:26} {facts[name]}")
     for package, version in facts["packages"].items():
-        print(f"{package:26} {version or 'not installed'}")
+        _show(f"{package:26} {version or 'not installed'}")
     for setting in runtime.settings():
-        print(f"{setting.name:26} {setting.value} (by {setting.by}): {setting.reason}")
+        _show(f"{setting.name:26} {setting.value} (by {setting.by}): {setting.reason}")
 
 
 def _find_lr_options(parser: _Parser) -> None:
@@ -346,12 +416,14 @@ def _bench_options(parser: _Parser) -> None:
 
 
 VERBS: dict[str, tuple[Callable, str, Callable]] = {
-    "fit": (_fit, "train a classifier into a new run folder", _fit_options),
+    "check": (_check, "look for what is wrong with images and labels", _check_options),
+    "fit": (_fit, "train a classifier, or go on with a training", _fit_options),
     "evaluate": (_evaluate, "measure a run on its test split", _evaluate_options),
     "report": (_report, "write an evaluated run's report.html and report.md", _run_option),
     "export": (_export, "write a verified SavedModel of a run", _export_options),
     "find-lr": (_find_lr, "propose a learning rate by a range test", _find_lr_options),
     "bench": (_bench, "measure devices, threads and batch sizes", _bench_options),
+    "verify-run": (_verify_run, "train a run's first steps again, and compare", _verify_options),
     "predict": (_predict, "label images with an exported model", _predict_options),
     "datasets": (_datasets, "list the datasets that have a name", _no_options),
     "models": (_models, "list the models with their parameters and MACs", _no_options),

@@ -86,6 +86,9 @@ class FitConfig:
     deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
     device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
     threads: int | None = option(None, "threads inside an operation; default: the physical cores")
+    checkpoint_every: str | float = option(
+        "5m", "time between checkpoints within an epoch; there is one after every epoch too"
+    )
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder")
     image_size: int | None = option(None, "height and width in pixels; images are resized to it")
     channels: int | None = option(None, "1 for grey, 3 for colour; default: what the images have")
@@ -259,6 +262,7 @@ def _check_data_numbers(config: FitConfig) -> None:
         ok = is_whole(config.channels, least=1) and config.channels in (1, 3)
         check_number("channels", config.channels, expected="1 or 3", ok=ok)
     parse_bytes("memory_budget", config.memory_budget)
+    parse_duration("checkpoint_every", config.checkpoint_every)
     if config.progressive is not None:
         check_number(
             "progressive", config.progressive,

@@ -1,28 +1,33 @@
 """`Run`: a run folder. This module alone knows the names of the files in it.
 
-Existence is status: a run is complete when `model.keras` and `summary.json` exist. Every file is
-written under a temporary name beside its own and renamed, so no reader ever sees half of one.
+Existence is status: a run is complete when `model.keras` and `summary.json` exist.
 """
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
+from kclassify.atomic import replacing
 from kclassify.checks import InputError
+from kclassify.spreadsheet import write_csv
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from kclassify.config import FitConfig
     from kclassify.data.spec import Source
 
 ROOT = Path("saved_models")
+# What the files of a run are read for, by the types that it has there.
+_MANIFEST = {
+    "data": str, "preset": str, "class_names": list, "input_shape": list, "sizes": dict,
+    "config": dict,
+}  # fmt: skip
+_NO_KINDS: Mapping[str, type] = {}
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,24 @@ class Run:
         return self.path / "samples.npz"
 
     @property
-    def best_weights_file(self) -> Path:
-        """The best weights so far, while training runs."""
-        return self.path / "checkpoints" / "best.weights.h5"
+    def first_steps_file(self) -> Path:
+        """The hash of the weights after the first steps, by which a run can be verified."""
+        return self.path / "first-steps.json"
+
+    @property
+    def checkpoints_dir(self) -> Path:
+        """What training goes on from; it is removed when training has ended."""
+        return self.path / "checkpoints"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains."""
+        return self.path / ".lock"
+
+    @property
+    def writer_file(self) -> Path:
+        """Who holds the lock."""
+        return self.path / ".writer.json"
 
     @property
     def model_file(self) -> Path:
@@ -88,6 +108,11 @@ class Run:
         return self.path / "report.html"
 
     @property
+    def data_check_file(self) -> Path:
+        """What `check` found in the data of the run."""
+        return self.path / "data-check.json"
+
+    @property
     def export_dir(self) -> Path:
         """The folder of the numbered SavedModels."""
         return self.path / "export"
@@ -103,12 +128,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """What `config.json` holds: data, class_names, input_shape, config."""
-        return read_json(self.config_file)
+        return read_json(self.config_file, _MANIFEST)
 
     @property
     def summary(self) -> dict[str, Any]:
         """What `summary.json` holds: best epoch, accuracy, weights hash, times, sizes."""
-        return read_json(self.summary_file)
+        return read_json(self.summary_file, {"weights_sha256": str})
 
     @property
     def history(self) -> "pd.DataFrame":
@@ -134,6 +159,11 @@ class Run:
         return str(self.path)
 
     @classmethod
+    def is_run(cls, path: str | os.PathLike[str]) -> bool:
+        """Tell a run folder from other folders."""
+        return cls(Path(path)).config_file.is_file()
+
+    @classmethod
     def open(cls, run: "Run | str | os.PathLike[str]") -> Self:
         """Return the complete run in a folder, or say what is wrong with the folder."""
         if isinstance(run, cls):
@@ -149,29 +179,38 @@ class Run:
         if not found.complete:
             raise InputError(
                 f"`run` must be a finished run. Received: {str(path)!r}, {_incomplete(found)}. "
-                "Train again into another `run_dir`; a run cannot be continued."
+                "The command that trained it goes on where it stopped."
             )
         return found
 
 
-def new_run_path(run_dir: str | os.PathLike[str] | None, *, name: str, config: "FitConfig") -> Path:
-    """Return the folder for a new run, or refuse one that is taken or cannot be written."""
+def run_path(run_dir: str | os.PathLike[str] | None, *, name: str) -> Path:
+    """Return the folder of a run, or refuse one that is not kclassify's or cannot be written."""
     if run_dir is None:
         stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
         return ROOT / f"{name}-{stamp}-{uuid4().hex[:4]}"
     path = Path(run_dir)
-    if path.exists():
+    if path.exists() and not _usable(path):
+        kind = "a folder that kclassify did not make" if path.is_dir() else "a file"
         raise InputError(
-            f"`run_dir` must not exist yet. Received: {str(path)!r}, which "
-            f"{_taken_by(path, config)}. Choose another name; nothing was written."
+            f"`run_dir` must be a new folder, an empty one or one that kclassify made. Received: "
+            f"{str(path)!r}, {kind}. Choose another name; nothing was written."
         )
-    parent = next(folder for folder in path.absolute().parents if folder.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)):
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
         raise InputError(
             f"`run_dir` must be in a folder that you may write to. Received: {str(path)!r}, "
-            f"and {str(parent)!r} is not writable. Choose another place."
+            f"and {str(nearest)!r} is not writable. Choose another place."
         )
     return path
+
+
+def _usable(path: Path) -> bool:
+    run = Run(path)
+    if run.config_file.is_file() or run.checkpoints_dir.is_dir():
+        return True
+    # A folder that was made for the run, or one that a run had just begun to write.
+    return path.is_dir() and all(found.name.startswith(".") for found in path.iterdir())
 
 
 def _incomplete(run: Run) -> str:
@@ -180,45 +219,29 @@ def _incomplete(run: Run) -> str:
     return "whose training did not end (there is no summary.json)"
 
 
-def _taken_by(path: Path, config: "FitConfig") -> str:
-    if not path.is_dir():
-        return "is a file"
-    run = Run(path)
-    if run.config_file.exists():
-        state = "finished" if run.complete else "half-written"
-        return f"holds a {state} run of {_difference(run, config)}"
-    return "is a folder that kclassify did not make" if any(path.iterdir()) else "is a folder"
+def read_json(path: Path, kinds: Mapping[str, type] = _NO_KINDS) -> dict[str, Any]:
+    """Return what a JSON file holds, or say that it is damaged.
+
+    Args:
+        path: of the file.
+        kinds: values that it must have, and of which types.
+    """
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "JSON") from error
+    if not isinstance(found, dict) or any(
+        not isinstance(found.get(name), kind) for name, kind in kinds.items()
+    ):
+        raise _damaged(path, "what kclassify wrote")
+    return found
 
 
-def _difference(run: Run, config: "FitConfig") -> str:
-    there, here = run.config["config"], config.to_json()
-    differing = ", ".join(
-        f"{name} {there.get(name)!r} instead of {here[name]!r}"
-        for name in here
-        if here[name] != there.get(name)
+def _damaged(path: Path, kind: str) -> InputError:
+    return InputError(
+        f"`run` must hold whole files. Received: {str(path)!r}, which is not {kind}. Restore it "
+        "from a copy, or train again into another folder."
     )
-    return f"another configuration ({differing})" if differing else "the same configuration"
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, else it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The whole name stays last: Keras and NumPy choose the format by how it ends.
-    beside = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds, or say that it is damaged."""
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"`run` holds a damaged file: {str(path)!r} is not JSON.") from error
 
 
 def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
@@ -229,7 +252,7 @@ def _write_npz(path: Path, arrays: dict[str, Any]) -> None:
 
 _WRITERS: dict[str, Any] = {
     ".json": lambda path, value: path.write_text(json.dumps(value, indent=2) + "\n", "utf-8"),
-    ".csv": lambda path, table: table.to_csv(path),
+    ".csv": lambda path, table: write_csv(table, path),
     ".npz": _write_npz,
     ".html": lambda path, text: path.write_text(text, "utf-8"),
     ".md": lambda path, text: path.write_text(text, "utf-8"),

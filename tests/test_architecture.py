@@ -11,6 +11,7 @@ MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 # A room imports from its own line and from the lines above it.
 LAYERS = [
     {"checks", "presets"},
+    {"atomic", "spreadsheet"},
     {"runs", "runtime"},
     {"models.registry"},
     {"config"},
@@ -20,7 +21,16 @@ LAYERS = [
     {"__main__"},
 ]
 HEAVY = {"tensorflow", "keras"}
-LIGHT_MODULES = ("__init__", "checks", "presets", "config", "runs", "cli", "models/registry")
+LIGHT_MODULES = (
+    "__init__",
+    "atomic",
+    "checks",
+    "presets",
+    "config",
+    "runs",
+    "cli",
+    "models/registry",
+)
 
 
 def layer_of(module):

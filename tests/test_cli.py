@@ -1,3 +1,5 @@
+import os
+import signal
 import subprocess
 import sys
 
@@ -7,11 +9,18 @@ import pytest
 from PIL import Image
 
 from kclassify import cli
-from kclassify.checks import VerificationError
+from kclassify.checks import StorageError, VerificationError
 
 
 def run_cli(*arguments):
     return cli.main([str(argument) for argument in arguments])
+
+
+def exit_code(*arguments):
+    try:
+        return run_cli(*arguments)
+    except SystemExit as stop:
+        return stop.code
 
 
 @pytest.fixture
@@ -199,13 +208,30 @@ def test_python_dash_m_works():
     assert done.stdout.startswith("kclassify 0.")
 
 
-def test_ctrl_c_in_a_fit_names_the_folder_that_it_leaves(folder, monkeypatch, capsys):
-    def interrupt(*_, **__):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_fit_that_is_asked_to_stop_says_how_to_go_on(folder, monkeypatch, capsys, number, code):
+    from kclassify.training.resume import ResumableCallbacks
 
-    monkeypatch.setattr("kclassify.training.fit._train", interrupt)
-    assert run_cli("fit", folder, *SMALL) == 130
-    assert "r holds no finished run. Delete it" in capsys.readouterr().err
+    begin = ResumableCallbacks.on_epoch_begin
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ResumableCallbacks, "on_epoch_begin",
+            lambda *given: (begin(*given), os.kill(os.getpid(), number)),
+        )  # fmt: skip
+        patch.setattr("kclassify.training.session.IMAGES_PER_EXECUTION", 1)
+        assert exit_code("fit", folder, *SMALL) == code
+    assert "r is saved; the same command goes on from there" in capsys.readouterr().err
+    assert run_cli("fit", folder, *SMALL) == 0
+    assert "resuming  after step" in capsys.readouterr().out
+
+
+def test_a_full_disk_is_exit_code_1(monkeypatch, capsys):
+    def full(*_, **__):
+        raise StorageError("no space is left on the disk for 'r'.")
+
+    monkeypatch.setattr("kclassify.training.fit.fit", full)
+    assert run_cli("fit", "digits") == 1
+    assert capsys.readouterr().err == "kclassify: error: no space is left on the disk for 'r'.\n"
 
 
 def test_predict_refuses_a_csv_that_cannot_be_written_before_it_works(capsys):

@@ -23,6 +23,10 @@ CLASS_NAMES = (
 )  # fmt: skip
 MEMBERS = {"train": tuple(f"data_batch_{part}" for part in range(1, 6)), "test": ("test_batch",)}
 RECORD = 1 + 3 * 32 * 32
+# Twice what a batch of 10,000 takes; of what unpacks to more, nothing is read.
+MOST_BYTES = 2 * 10_000 * RECORD
+# Of a whole archive, so that one that unpacks without end is not followed.
+MOST_MEMBERS = 100
 Batch = tuple[np.ndarray, np.ndarray]
 
 
@@ -55,16 +59,35 @@ def _members(path: Path) -> dict[str, bytes]:
     wanted = {f"{name}{suffix}" for names in MEMBERS.values() for name in names
               for suffix in ("", ".bin")}  # fmt: skip
     if path.is_dir():
-        return {name: (path / name).read_bytes() for name in wanted if (path / name).is_file()}
+        return {
+            name: _whole(path / name, (path / name).stat().st_size, path).read_bytes()
+            for name in wanted
+            if (path / name).is_file()
+        }
     try:
         with tarfile.open(path) as archive:
-            return {
-                Path(member.name).name: stream.read()
-                for member in archive
-                if Path(member.name).name in wanted and (stream := archive.extractfile(member))
-            }
+            return _packed(archive, wanted, path)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise _damaged(path, str(error)) from error
+
+
+def _packed(archive: tarfile.TarFile, wanted: set[str], path: Path) -> dict[str, bytes]:
+    found = {}
+    for count, member in enumerate(archive):
+        if count >= MOST_MEMBERS:
+            raise _damaged(path, f"it holds more than {MOST_MEMBERS} files")
+        name = Path(_whole(member.name, member.size, path)).name
+        # Links are followed within the archive only, and nothing is written anywhere.
+        if name in wanted and member.isfile() and (stream := archive.extractfile(member)):
+            found[name] = stream.read()
+    return found
+
+
+def _whole(member: Any, size: int, path: Path) -> Any:
+    """Return `member`, or refuse an archive with one that is far too large."""
+    if size > MOST_BYTES:
+        raise _damaged(path, f"{member} is {size:,} bytes large")
+    return member
 
 
 def _split(members: dict[str, bytes], split: str, *, binary: bool, path: Path) -> Examples:

@@ -12,6 +12,15 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+# By Pillow's name of the format. A JPEG of several pictures is opened as MPO.
+FORMAT_SUFFIXES = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "MPO": (".jpg", ".jpeg"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "WEBP": (".webp",),
+}
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 MOST_PIXELS = 64_000_000
 GREY_MODES = ("1", "L", "LA", "I", "I;16", "I;16B")
@@ -27,11 +36,15 @@ class Inspection:
         reason: why the image cannot be read; None when it can.
         image_size: ``(height, width)`` once upright.
         grey: whether it has no colours.
+        format: Pillow's name of what the file holds, whatever its own name says.
+        turned: whether Exif says that it lies on a side or upside down.
     """
 
     reason: str | None
     image_size: tuple[int, int] = (0, 0)
     grey: bool = False
+    format: str = ""
+    turned: bool = False
 
 
 def inspect_image(image: str | os.PathLike[str] | bytes) -> str | None:
@@ -83,9 +96,11 @@ def _inspect_opened(image: ImageFile.ImageFile) -> Inspection:
         return Inspection(reason)
     grey = image.mode in GREY_MODES
     image.load()
-    turned = image.format in ("JPEG", "MPO") and image.getexif().get(_ORIENTATION, 1) in range(5, 9)
-    height, width = (image.width, image.height) if turned else (image.height, image.width)
-    return Inspection(None, (height, width), grey)
+    kind = image.format or ""
+    orientation = image.getexif().get(_ORIENTATION, 1) if kind in ("JPEG", "MPO") else 1
+    on_its_side = orientation in range(5, 9)
+    height, width = (image.width, image.height) if on_its_side else (image.height, image.width)
+    return Inspection(None, (height, width), grey, kind, turned=orientation in range(2, 9))
 
 
 def _not_for_tensorflow(image: ImageFile.ImageFile) -> str | None:

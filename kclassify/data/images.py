@@ -9,6 +9,8 @@ runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
+from kclassify.data.files import MOST_PIXELS  # noqa: E402
+
 # Where an orientation is looked for: Exif blocks hold 64 KB at most and stand near the start.
 HEAD_BYTES = 1 << 17
 LUMA = (0.299, 0.587, 0.114)
@@ -18,7 +20,8 @@ def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
     """Decode a PNG, JPEG, BMP, GIF or WebP image.
 
     Of an animation, the first frame is taken; transparency is dropped; 16 bits become 8; a JPEG
-    is turned upright as its Exif orientation says.
+    is turned upright as its Exif orientation says. An image whose header claims more than 64
+    million pixels is refused before any memory is taken for it.
 
     Args:
         encoded: a scalar string, the bytes of the file.
@@ -35,6 +38,10 @@ def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
         (4, 6, 3)
     """
     encoded = tf.convert_to_tensor(encoded)
+    small = claimed_pixels(encoded) <= MOST_PIXELS
+    message = f"the header claims more than {MOST_PIXELS // 10**6} million pixels"
+    with tf.control_dependencies([tf.debugging.Assert(small, [message])]):
+        encoded = tf.identity(encoded)
     colour = tf.cond(
         _is_transparent_webp(encoded),
         lambda: tf.io.decode_image(encoded, channels=4, expand_animations=False)[..., :3],
@@ -92,6 +99,58 @@ def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
 
 
 _UPRIGHT = 1
+
+
+def claimed_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    """Return height times width as the header of an encoded image says them, int64; else 0.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from kclassify.data.images import claimed_pixels
+        >>> int(claimed_pixels(tf.io.encode_png(tf.zeros((4, 6, 1), "uint8"))))
+        24
+    """
+    head = _head(encoded)
+    kinds = {
+        b"\x89PNG": lambda: _product(head, (16, 20), count=4, little=False),
+        b"GIF8": lambda: _product(head, (6, 8), count=2, little=True),
+        b"RIFF": lambda: _webp_pixels(head),
+    }
+    start = tf.strings.substr(encoded, 0, 4)
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
+    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
+    cases = [(start == magic, pixels) for magic, pixels in kinds.items()]
+    cases += [(is_jpeg, lambda: _jpeg_pixels(encoded)), (is_bmp, lambda: _bmp_pixels(head))]
+    return tf.case(cases, default=lambda: tf.constant(0, tf.int64))
+
+
+def _product(head: tf.Tensor, places: tuple[int, int], *, count: int, little: bool) -> tf.Tensor:
+    first, second = (_number(head, tf.constant(place), count, tf.constant(little))
+                     for place in places)  # fmt: skip
+    return first * second
+
+
+def _jpeg_pixels(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_prod(tf.image.extract_jpeg_shape(encoded, tf.int64)[:2])
+
+
+def _bmp_pixels(head: tf.Tensor) -> tf.Tensor:
+    # A negative height says that the rows are stored from the top.
+    width, height = (_number(head, tf.constant(place), 4, tf.constant(True)) for place in (18, 22))
+    return width * tf.where(height < 2**31, height, 2**32 - height)
+
+
+def _webp_pixels(head: tf.Tensor) -> tf.Tensor:
+    kind = _number(head, tf.constant(12), 4, tf.constant(True))
+    packed = _number(head, tf.constant(21), 4, tf.constant(True))
+    lossless = (packed % 2**14 + 1) * (packed // 2**14 % 2**14 + 1)
+    sides = [_number(head, tf.constant(place), 3, tf.constant(True)) + 1 for place in (24, 27)]
+    lossy = [_number(head, tf.constant(place), 2, tf.constant(True)) % 2**14 for place in (26, 28)]
+    names = [int.from_bytes(name, "little") for name in (b"VP8X", b"VP8L")]
+    return tf.where(
+        kind == names[0], sides[0] * sides[1],
+        tf.where(kind == names[1], lossless, lossy[0] * lossy[1]),
+    )  # fmt: skip
 
 
 def _as_uint8(images: tf.Tensor) -> tf.Tensor:

@@ -29,6 +29,7 @@ def train_dataset(
     seed: int,
     augmentation: str,
     num_classes: int | None = None,
+    start: int = 0,
 ) -> tf.data.Dataset:
     """Return all the batches of a training, one epoch after another.
 
@@ -45,9 +46,10 @@ def train_dataset(
         seed: of the order and the augmentation.
         augmentation: a name in `AUGMENTATIONS`.
         num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
+        start: the step to begin with; what comes before it is never made.
 
     Returns:
-        A dataset of ``epochs * (len(examples) // batch_size)`` pairs: uint8 images
+        A dataset of ``epochs * (len(examples) // batch_size) - start`` pairs: uint8 images
         ``(batch_size, height, width, channels)`` and labels, int32 ``(batch_size,)`` or float32.
 
     Example:
@@ -79,16 +81,18 @@ def train_dataset(
 
     if isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
-        batches = tf.data.Dataset.range(total).map(lambda position: _with(one, *chosen(position)),
-            num_parallel_calls=PARALLEL).batch(batch_size, drop_remainder=True)  # fmt: skip
+        single = tf.data.Dataset.range(start * batch_size, total).map(
+            lambda position: _with(one, *chosen(position)), num_parallel_calls=PARALLEL
+        )
+        batches = single.batch(batch_size, drop_remainder=True)
     else:
         many = _batch_reader(examples.images, labels)
         within = tf.range(batch_size, dtype=tf.int64)
-        batches = tf.data.Dataset.range(epochs * steps).map(
+        batches = tf.data.Dataset.range(start, epochs * steps).map(
             lambda step: _with(many, *chosen(step * batch_size + within)),
             num_parallel_calls=PARALLEL,
         )
-    augmented = batches.enumerate().map(_augmenter(augmentation, seed), PARALLEL)
+    augmented = batches.enumerate(start).map(_augmenter(augmentation, seed), PARALLEL)
     return augmented.prefetch(AHEAD).with_options(plain_options())
 
 

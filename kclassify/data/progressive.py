@@ -12,7 +12,9 @@ import tensorflow as tf  # noqa: E402
 from kclassify.data.pipeline import AHEAD, PARALLEL, plain_options  # noqa: E402
 
 
-def growing(dataset: tf.data.Dataset, scales: Sequence[float], *, steps: int) -> tf.data.Dataset:
+def growing(
+    dataset: tf.data.Dataset, scales: Sequence[float], *, steps: int, start: int = 0
+) -> tf.data.Dataset:
     """Return the batches of `dataset` with images of one size after the other.
 
     Howard (2018, "Training Imagenet in 3 hours for 25 minutes") called it progressive resizing.
@@ -21,6 +23,7 @@ def growing(dataset: tf.data.Dataset, scales: Sequence[float], *, steps: int) ->
         dataset: uint8 images ``(batch_size, height, width, channels)`` and labels.
         scales: shares of height and width, each for an equal part of the steps.
         steps: how many the parts divide; batches after them have the last size.
+        start: which step the first batch is of.
 
     Example:
         >>> import tensorflow as tf
@@ -34,7 +37,7 @@ def growing(dataset: tf.data.Dataset, scales: Sequence[float], *, steps: int) ->
         images, labels = batch
         return _one_of(images, scales, stage_of(step, count=len(scales), steps=steps)), labels
 
-    grown = dataset.enumerate().map(resized, num_parallel_calls=PARALLEL, deterministic=True)
+    grown = dataset.enumerate(start).map(resized, num_parallel_calls=PARALLEL, deterministic=True)
     return grown.prefetch(AHEAD).with_options(plain_options())
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from kclassify import runtime
 from kclassify.checks import InputError, check_choice, check_number
 from kclassify.config import FitConfig
+from kclassify.data.fingerprint import fingerprint
 from kclassify.data.preparation import as_trained, prepare, to_memory
 from kclassify.data.sources import load_source
 from kclassify.data.spec import SPLITS, Examples, Source
@@ -127,6 +128,11 @@ def _reload(run: Run, *, verbose: bool) -> Source:
             f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
             f"which now has {sizes} images; the run had {run.config['sizes']}. "
             "Restore the data, or pass `data`."
+        )
+    if fingerprint(source) != run.config.get("fingerprint"):
+        raise InputError(
+            f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
+            "whose images or labels are others now. Restore the data, or pass `data`."
         )
     return source
 

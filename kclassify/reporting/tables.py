@@ -50,6 +50,7 @@ class RunTables:
         per_class: precision, recall, f1 and support; one row a class, in the order of the classes.
         confusion: counts `(given, predicted)`.
         mistakes: the worst errors, most confident first.
+        data_check: `data-check.json`, where the data was checked.
     """
 
     run: Run
@@ -61,6 +62,7 @@ class RunTables:
     per_class: pd.DataFrame
     confusion: np.ndarray
     mistakes: tuple[Mistake, ...]
+    data_check: dict[str, Any] | None
 
     @property
     def class_names(self) -> list[str]:
@@ -111,11 +113,12 @@ def read_tables(run: Run) -> RunTables:
         manifest=run.config,
         environment=read_json(run.environment_file),
         summary=run.summary,
-        evaluation=read_json(run.metrics_file),
+        evaluation=read_json(run.metrics_file, {"split": str, "metrics": dict}),
         history=_read_csv(run.history_file).reset_index(),
         per_class=_read_csv(run.table_file("per_class")),
         confusion=_read_csv(run.table_file("confusion")).to_numpy(),
         mistakes=_read_mistakes(run.errors_file),
+        data_check=_read_check(run.data_check_file),
     )
     _check_together(tables)
     return tables
@@ -146,6 +149,10 @@ def _check_together(tables: RunTables) -> None:
             f"`run` must hold the evaluation of its own model. Received: {str(tables.run)!r}, "
             f"whose metrics are of {reason}. Run `kclassify evaluate {tables.run}` again."
         )
+
+
+def _read_check(path: Path) -> dict[str, Any] | None:
+    return read_json(path, {"findings": list}) if path.is_file() else None
 
 
 def _read_csv(path: Path) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number
+from kclassify.checks import InputError, check_number, is_whole
 from kclassify.runs import Run, read_json
 from kclassify.serving.inputs import collect
+from kclassify.serving.manifest import METADATA, deviation
 
 runtime.prepare()
 
@@ -24,8 +26,7 @@ from kclassify.serving.engines import ENGINES, Engine, tensorflow_engine  # noqa
 from kclassify.serving.reading import Pixels, first_line, read_batches  # noqa: E402
 from kclassify.serving.signatures import SIGNATURES, probability_function  # noqa: E402
 
-METADATA = "assets.extra/metadata.json"
-SAVED_MODEL_FILES = ("saved_model.pb", "variables/variables.index", METADATA)
+SAVED_MODEL_FILES = ("saved_model.pb", "variables/variables.index", METADATA.as_posix())
 # Quick predictions show no bar.
 SECONDS_BEFORE_BAR = 1.5
 
@@ -240,8 +241,10 @@ def _load_keras(path: Path) -> Classifier:
 
 
 def _class_names(config_file: Path, *, count: int) -> Sequence[str]:
-    config = read_json(config_file) if config_file.is_file() else {}
-    names = config.get("class_names", [str(index) for index in range(count)])
+    if config_file.is_file():
+        names = read_json(config_file, {"class_names": list})["class_names"]
+    else:
+        names = [str(index) for index in range(count)]
     if len(names) != count:
         raise InputError(
             f"`path` must be a model of the {len(names)} classes in the config.json beside it. "
@@ -252,15 +255,27 @@ def _class_names(config_file: Path, *, count: int) -> Sequence[str]:
 
 def _load_saved_model(folder: Path) -> Classifier:
     missing = [name for name in SAVED_MODEL_FILES if not (folder / name).is_file()]
-    if missing == [METADATA]:
+    if missing == [METADATA.as_posix()]:
         raise _not_loadable(str(folder), "a SavedModel that kclassify did not write")
     if missing or not any(folder.glob("variables/variables.data-*")):
         names = ", ".join(missing) or "variables/variables.data-*"
         raise _not_loadable(str(folder), f"an incomplete SavedModel, without {names}")
     class_names, input_shape = _read_metadata(folder / METADATA, path=folder)
+    _warn_of_deviation(folder)
     model = _open_saved_model(folder)
     engine = tensorflow_engine(model.signatures["probabilities"])
     return _warmed(engine, class_names, input_shape, path=folder)
+
+
+def _warn_of_deviation(folder: Path, *, only: str | None = None) -> None:
+    found = deviation(folder, only=only)
+    if found:
+        warnings.warn(
+            f"the files in {str(folder)!r} are not known to be those that `kclassify export` "
+            f"verified ({found}). A SavedModel is a program: export again, or make sure where it "
+            "comes from.",
+            stacklevel=4,
+        )
 
 
 def _open_saved_model(folder: Path) -> Any:
@@ -276,11 +291,13 @@ def _open_saved_model(folder: Path) -> Any:
 
 
 def _load_file(path: Path) -> Classifier:
-    places = [path.parent / name for name in (METADATA, Path(METADATA).name)]
+    places = [path.parent / name for name in (METADATA, METADATA.name)]
     metadata = next((place for place in places if place.is_file()), None)
     if metadata is None:
         raise _not_loadable(str(path), f"without the {METADATA} of its export")
     class_names, input_shape = _read_metadata(metadata, path=path)
+    if metadata == places[0]:
+        _warn_of_deviation(path.parent, only=path.name)
     try:
         return _warmed(ENGINES[path.suffix](path), class_names, input_shape, path=path)
     except InputError:
@@ -294,7 +311,12 @@ def _read_metadata(file: Path, *, path: Path) -> tuple[list[str], tuple[int, ...
     """Return the class names and the input shape that an export states."""
     try:
         metadata = json.loads(file.read_text("utf-8"))
-        shape = metadata["input"]
-        return list(metadata["class_names"]), (*shape["image_size"], shape["channels"])
-    except (ValueError, KeyError, TypeError) as error:
+        stated = metadata["input"]
+        shape = (*stated["image_size"], stated["channels"])
+        class_names = list(metadata["class_names"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _not_loadable(str(path), f"whose {file.name} is damaged") from error
+    named = all(isinstance(name, str) for name in class_names)
+    if not (named and len(shape) == 3 and all(is_whole(side, least=1) for side in shape)):
+        raise _not_loadable(str(path), f"whose {file.name} is damaged")
+    return class_names, shape

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import __version__, runtime
+from kclassify.atomic import appearing
 from kclassify.checks import InputError, check_choice, check_number
 from kclassify.runs import Run
 
@@ -24,10 +24,9 @@ from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.test_time import VIEWS, with_test_time  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
 from kclassify.serving.formats import FORMATS, check_formats, probability_model  # noqa: E402
+from kclassify.serving.manifest import MANIFEST, METADATA, file_hashes  # noqa: E402
 from kclassify.serving.signatures import serving_functions  # noqa: E402
 from kclassify.serving.verify import verify  # noqa: E402
-
-METADATA = Path("assets.extra", "metadata.json")
 
 
 def export(
@@ -77,7 +76,7 @@ def export(
     model, class_names = load_run_model(run), tuple(run.config["class_names"])
     evaluated = with_test_time(model, tta)
     served = with_test_time(fold_batch_norm(model), tta)
-    with _appearing(target) as folder:
+    with _version_folder(target) as folder:
         signatures = _write_saved_model(folder, served, class_names)
         metadata = _metadata(model, class_names, signatures=signatures, tta=tta)
         _write_json(folder / METADATA, metadata)
@@ -87,6 +86,7 @@ def export(
             folder, evaluated, class_names, samples=samples, formats=["saved_model", *extra]
         )
         _write_json(folder / "verification.json", record)
+        _write_json(folder / MANIFEST, file_hashes(folder))
     return target
 
 
@@ -123,34 +123,20 @@ def _samples(run: Run) -> np.ndarray:
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[Path]:
-    """Yield a folder beside `target`; on success it is renamed to `target`, else removed."""
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
+def _version_folder(target: Path) -> Iterator[Path]:
+    """Yield the folder that becomes `target`; leave no empty parent where it does not."""
     new_parent = not target.parent.exists()
     try:
-        beside.mkdir(parents=True)
-        yield beside
-        _sync(beside)
-        os.rename(beside, target)
+        with appearing(target) as beside:
+            yield beside
     except PermissionError as error:
         raise InputError(
             f"`run` must be a folder that you may write to. Received: {str(target.parent)!r}, "
             "which is not writable. Copy the run to another place."
         ) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
         if new_parent and target.parent.exists() and not any(target.parent.iterdir()):
             target.parent.rmdir()
-
-
-def _sync(folder: Path) -> None:
-    """Have the disk hold what `folder` holds: the rename must not outlive a crash alone."""
-    for path in [*folder.rglob("*"), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _write_saved_model(

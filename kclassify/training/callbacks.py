@@ -9,7 +9,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
-from kclassify.runs import Run, replacing
+from kclassify.models.weights import weights_hash
+from kclassify.runs import Run
 
 runtime.prepare()
 
@@ -20,6 +21,7 @@ from kclassify.data.progressive import stage_of  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape  # noqa: E402
 
 SECONDS_BETWEEN_LOOKS = 0.5
+FIRST_STEPS = 5
 
 
 class Progress(keras.callbacks.Callback):
@@ -27,23 +29,25 @@ class Progress(keras.callbacks.Callback):
 
     Args:
         schedule: it knows the steps of the whole training, which a time budget changes.
+        done: how many of them were made before.
     """
 
-    def __init__(self, schedule: WarmUpThenShape):
+    def __init__(self, schedule: WarmUpThenShape, *, done: int):
         super().__init__()
         self.schedule = schedule
-        self.bar = tqdm(total=schedule.total_steps, unit="step", desc="training", mininterval=0.5)
-        self.seen = 0
+        self.bar = tqdm(
+            total=schedule.total_steps, initial=done, unit="step", desc="training", mininterval=0.5
+        )
+        self.before = 0
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Note where in the epoch the steps are counted from."""
-        self.seen = 0
+        """Note which step the epoch begins with."""
+        self.before = epoch * self.params["steps"]
         self.bar.total = self.schedule.total_steps
 
     def on_train_batch_end(self, batch, logs=None):
         """Advance by the steps that were executed since the last call."""
-        self.bar.update(batch + 1 - self.seen)
-        self.seen = batch + 1
+        self.bar.update(self.before + batch + 1 - self.bar.n)
 
     def on_epoch_end(self, epoch, logs=None):
         """Print the epoch's figures above the bar."""
@@ -70,17 +74,31 @@ class HistoryFile(keras.callbacks.Callback):
         self.run = run
         self.batch_size = batch_size
         self.rows: list[dict[str, Any]] = []
+        # Of the epoch in work: how many steps were made before it, and when it began.
         self.steps = 0
-        self.started = 0.0
+        self.started: float | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The rows, and how far the epoch in work is."""
+        elapsed = 0.0 if self.started is None else time.perf_counter() - self.started
+        return {"rows": self.rows, "elapsed": elapsed, "steps": self.steps}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.rows, self.steps = state["rows"], state["steps"]
+        self.started = time.perf_counter() - state["elapsed"] if state["elapsed"] else None
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Start the clock."""
-        self.steps = int(self.model.optimizer.iterations)
-        self.started = time.perf_counter()
+        """Start the clock, unless the epoch is gone on with."""
+        if self.started is None:
+            self.steps = int(self.model.optimizer.iterations)
+            self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         """Add a row. The seconds are the epoch's whole wall-clock, validation included."""
-        seconds = time.perf_counter() - self.started
+        seconds = time.perf_counter() - (self.started or 0.0)
+        self.started = None
         images = (int(self.model.optimizer.iterations) - self.steps) * self.batch_size
         row = {
             "epoch": epoch + 1,
@@ -122,20 +140,17 @@ class ValidationSize(keras.callbacks.Callback):
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keep the weights with the best validation accuracy, and put them back at the end.
+    """Keep the weights with the best validation accuracy.
 
     Equal accuracies are told apart by the validation loss. Where images grow, any epoch of larger
-    ones is better than those of smaller ones, for whose size the network is not kept. Keras's
-    ModelCheckpoint writes in place; here the file on disk is always a whole one.
+    ones is better than those of smaller ones, for whose size the network is not kept.
 
     Args:
-        run: the run whose `best_weights_file` is written.
         patience: epochs without a better one after which training stops, or None.
     """
 
-    def __init__(self, run: Run, *, patience: int | None):
+    def __init__(self, *, patience: int | None):
         super().__init__()
-        self.run = run
         self.patience = patience
         self.best: tuple[float, float, float] = (0.0, -math.inf, -math.inf)
         self.best_epoch: int | None = None
@@ -149,8 +164,6 @@ class BestWeights(keras.callbacks.Callback):
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
             self.best, self.best_epoch = score, epoch + 1
             self.weights = self.model.get_weights()
-            with replacing(self.run.best_weights_file) as beside:
-                self.model.save_weights(beside)
         elif self.patience and epoch + 1 - (self.best_epoch or 0) >= self.patience:
             self.stopped = "early_stopping"
             self.model.stop_training = True
@@ -160,10 +173,49 @@ class BestWeights(keras.callbacks.Callback):
         """The best validation accuracy."""
         return self.best[1]
 
-    def on_train_end(self, logs=None):
-        """Restore the best weights."""
-        if self.weights:
-            self.model.set_weights(self.weights)
+    @property
+    def state(self) -> dict[str, Any]:
+        """The best so far."""
+        names = ("best", "best_epoch", "weights", "stopped")
+        return {name: getattr(self, name) for name in names}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.best = tuple(state["best"])
+        self.best_epoch, self.weights = state["best_epoch"], state["weights"]
+        self.stopped = state["stopped"]
+
+
+class FirstSteps(keras.callbacks.Callback):
+    """Write down the hash of the weights after the first steps, for `verify_run`.
+
+    Args:
+        run: the run whose `first_steps_file` is written; None writes nothing, and stops there.
+        count: how many steps, or as many as the first epoch has.
+    """
+
+    def __init__(self, run: Run | None, *, count: int = FIRST_STEPS):
+        super().__init__()
+        self.run, self.count = run, count
+        self.found: dict[str, Any] | None = None
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What was found."""
+        return {"found": self.found}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.found = state["found"]
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Look whether that was enough steps."""
+        if self.found is None and batch + 1 >= min(self.count, self.params["steps"]):
+            self.found = {"steps": batch + 1, "weights_sha256": weights_hash(self.model)}
+            if self.run is None:
+                self.model.stop_training = True
+            else:
+                self.run.write(self.run.first_steps_file, self.found)
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -177,6 +229,15 @@ class StopOnNaN(keras.callbacks.Callback):
         super().__init__()
         self.step: int | None = None
         self.looked = 0.0
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The step by which the loss was no number, if it was."""
+        return {"step": self.step}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.step = state["step"]
 
     def on_train_batch_end(self, batch, logs=None):
         """Look at the loss, if it is time."""

@@ -11,9 +11,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
+from kclassify.atomic import replacing
 from kclassify.checks import InputError, check_new_file, check_number, is_whole
 from kclassify.data.sources import default_preset, load_source, prepare
-from kclassify.runs import replacing
 
 runtime.prepare()
 

@@ -64,11 +64,6 @@ class Session:
         """Multiply-accumulates of one image's way forward."""
         return count_macs(self.network)
 
-    def trained_network(self) -> keras.Model:
-        """Return `network` with the weights that `model` has now."""
-        self.network.set_weights(self.model.get_weights())
-        return self.network
-
 
 def build_session(
     source: Source,
@@ -103,6 +98,8 @@ def build_session(
     soft = config.augmentation in MIXING or source.splits["train"].soft
     session = Session(network, model, planned, config, device, policy, steps, soft)
     _compile(session, source, schedule=schedule or planned)
+    with tf.device(device):
+        _make_variables(session, source)
     return session
 
 
@@ -125,6 +122,15 @@ def _compile(
     )
 
 
+def _make_variables(session: Session, source: Source) -> None:
+    """Make what Keras would make in the first step: a checkpoint is read into all of them."""
+    model, classes = session.model, source.num_classes
+    model.optimizer.build(model.trainable_variables)
+    labels = tf.zeros((1, classes)) if session.soft else tf.zeros((1,), tf.int32)
+    model.compute_metrics(None, labels, tf.zeros((1, classes)))
+    model.reset_metrics()
+
+
 def _accuracy(*, soft: bool) -> keras.metrics.Metric:
     kind = keras.metrics.CategoricalAccuracy if soft else keras.metrics.SparseCategoricalAccuracy
     return kind(name="accuracy")
@@ -136,6 +142,7 @@ def train_batches(
     *,
     epochs: int,
     steps: int = 1,
+    start: int = 0,
     scales: tuple[float, ...] | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of `epochs` passes, on the session's device.
@@ -145,6 +152,7 @@ def train_batches(
         source: the data.
         epochs: how many passes.
         steps: of the whole training, of which each size of growing images has an equal part.
+        start: how many steps have been made; their batches are left out.
         scales: the sizes, where they are not the configuration's.
     """
     config = session.config
@@ -152,12 +160,13 @@ def train_batches(
         source.splits["train"],
         batch_size=config.batch_size,
         epochs=epochs,
+        start=start,
         seed=config.seed,
         augmentation=config.augmentation,
         num_classes=source.num_classes if session.soft else None,
     )
     if config.progressive is not None:
-        dataset = growing(dataset, scales or config.progressive, steps=steps)
+        dataset = growing(dataset, scales or config.progressive, steps=steps, start=start)
     return to_device(dataset, session.device)
 
 

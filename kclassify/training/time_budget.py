@@ -162,7 +162,6 @@ def measure_pace(session: Session, source: Source, *, seconds: float) -> tuple[f
     About `seconds` are spent on each size; then weights, optimizer and seeds are put back.
     """
     model = session.model
-    model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     before = [variable.numpy() for variable in variables]
     scales = session.config.progressive or (1.0,)
@@ -229,15 +228,31 @@ class Deadline(keras.callbacks.Callback):
         self.session = session
         self.plan, self.steps = plan, plan.steps
         self.end = end
-        self.done = self.before = 0
+        # Steps made; before this pass; and before this process went on with it.
+        self.done = self.before = self.first = 0
         self.began = self.trained = self.planned = 0.0
         # How many times as long as planned the steps of each pass took, and what came after them.
         self.factors: list[float] = []
         self.between: list[float] = [plan.between]
 
+    @property
+    def state(self) -> dict[str, Any]:
+        """The plan as it is now, the time that is left, and what it was found by."""
+        left = self.end - time.perf_counter()
+        names = ("steps", "done", "factors", "between")
+        return {"left": left, **{name: getattr(self, name) for name in names}}
+
+    @state.setter
+    def state(self, state: dict[str, Any]) -> None:
+        self.end = time.perf_counter() + state["left"]
+        self.steps, self.done = state["steps"], state["done"]
+        self.factors, self.between = state["factors"], state["between"]
+        self.session.schedule.set_total_steps(max(self.steps, self.done + 1))
+
     def on_epoch_begin(self, epoch, logs=None):
         """Note when the pass begins."""
-        self.before, self.began = self.done, time.perf_counter()
+        self.before, self.first = epoch * self.session.steps, self.done
+        self.began = time.perf_counter()
         self.planned = self.began
 
     def on_train_batch_end(self, batch, logs=None):
@@ -260,7 +275,7 @@ class Deadline(keras.callbacks.Callback):
         self.model.stop_training = self.steps <= self.done
 
     def _factor(self) -> float:
-        return (self.trained - self.began) / self.plan.seconds(self.before, self.done)
+        return (self.trained - self.began) / self.plan.seconds(self.first, self.done)
 
     def _plan(self, factors: Sequence[float], *, elapsed: float) -> None:
         """Set how many steps the time that is left has room for; `elapsed` of this pass is over."""

@@ -37,7 +37,8 @@ def make_run(model, images):
         run = Run(path)
         path.mkdir(parents=True)
         model.save(run.model_file)
-        run.write(run.config_file, {"class_names": CLASS_NAMES, "config": {}})
+        manifest = {"data": "x", "preset": "fast", "input_shape": [], "sizes": {}, "config": {}}
+        run.write(run.config_file, {**manifest, "class_names": CLASS_NAMES})
         run.write(run.samples_file, {"images": images, "ids": np.arange(len(images)).astype(str)})
         run.write(run.summary_file, {"weights_sha256": weights_hash(model)})
         return run

@@ -1,0 +1,43 @@
+"""Ctrl-C and a scheduler's SIGTERM, taken note of, so that the step in work can be finished."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """Whether somebody has asked to stop, and by which signal."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+
+    def note(self, number: int, _: Any = None) -> None:
+        """Take note; a second time does not wait for the end of the step."""
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def stop_requests() -> Iterator[StopRequest]:
+    """Yield a `StopRequest` that the signals come to; after that they do what they did before.
+
+    A signal that is ignored, as in a shell's background jobs, stays ignored. Python gives signals
+    to the main thread alone, so elsewhere nothing changes.
+    """
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heard:
+        signal.signal(number, request.note)
+    try:
+        yield request
+    finally:
+        for number in heard:
+            signal.signal(number, before[number])

@@ -1,0 +1,403 @@
+"""Break a training in every way that is known, and count how often it ends as it should.
+
+    python scripts/faults.py kill --trials 60       kill -9 at random moments, then go on
+    python scripts/faults.py signals --trials 20    SIGTERM and SIGINT, then go on
+    python scripts/faults.py disk                   a disk that is full at ten points
+    python scripts/faults.py damage                 every state file cut and with flipped bytes
+    python scripts/faults.py two --trials 20        two fits on one folder at once
+    python scripts/faults.py all --quick            the short form, as CI runs it
+
+Each trial's outcome is compared with that of a training that nobody disturbed: the weights bit for
+bit, the history but for the clock, and the evaluation. CIFAR-10 is used where TFDS has it (or under
+TFDS_DATA_DIR), otherwise handwritten digits. The exit code is 1 when any trial ends otherwise.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOCK = ("seconds", "images_per_second")
+# Everything that has a state: dropout, augmentation, EMA, schedule, early stopping.
+OPTIONS = {
+    "model": "convnet", "filters": 16, "depth": 3, "dropout": 0.3, "augmentation": "flip_crop",
+    "ema": 0.95, "early_stopping": 4, "schedule": "cosine", "epochs": 5, "batch_size": 50,
+    "checkpoint_every": "0.15s",
+}  # fmt: skip
+COUNTS = {"train": 3000, "validation": 500, "test": 500}
+DISK_POINTS = 10
+TRUNCATIONS, FLIPS = 50, 500
+
+
+# ---- the process that is disturbed
+
+
+def work(data: Path, run_dir: Path, log: Path) -> None:
+    """Fit, evaluate, report and export what is not there yet; note each step in `log`."""
+    import kclassify
+
+    fit = kclassify.fit
+    import keras
+
+    class Log(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            with log.open("a") as file:
+                file.write(f"{int(self.model.optimizer.iterations)}\n")
+
+    with np.load(data) as arrays:
+        splits = {name: (arrays[f"{name}_x"], arrays[f"{name}_y"]) for name in COUNTS}
+    try:
+        run = fit(splits, run_dir=run_dir, callbacks=[Log()], verbose=False, **OPTIONS)
+        kclassify.evaluate(run, verbose=False)
+        kclassify.report(run)
+        if not run.export_dir.exists():
+            kclassify.export(run)
+    except kclassify.InputError as error:
+        sys.exit(refusal(2, error))
+    except kclassify.StorageError as error:
+        sys.exit(refusal(1, error))
+
+
+def refusal(code: int, error: Exception) -> int:
+    print(error, file=sys.stderr)
+    return code
+
+
+def worker(data: Path, run_dir: Path) -> subprocess.Popen:
+    log = run_dir.with_suffix(".steps")
+    command = [sys.executable, str(Path(__file__)), "work", str(data), str(run_dir), str(log)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[int, str]:
+    _, errors = process.communicate(timeout=300)
+    return process.returncode, errors
+
+
+def outcome(run_dir: Path) -> str:
+    """Return what must be the same however often the training was disturbed."""
+    import pandas as pd
+
+    summary = json.loads((run_dir / "summary.json").read_text())
+    metrics = json.loads((run_dir / "metrics.json").read_text())
+    history = pd.read_csv(run_dir / "history.csv").drop(columns=list(CLOCK)).to_csv()
+    verified = json.loads((run_dir / "export" / "1" / "verification.json").read_text())
+    del summary["training_seconds"]
+    return json.dumps([summary, metrics, history, verified["weights_sha256"]], sort_keys=True)
+
+
+# ---- the trials: each returns how many went well, of how many, and a remark
+
+
+def kill(setting, trials: int) -> tuple[int, int, str]:
+    good, phases = 0, {}
+    for number in range(trials):
+        run_dir = setting.folder / f"kill-{number}"
+        process = worker(setting.data, run_dir)
+        time.sleep(setting.random.uniform(0.2, setting.seconds))
+        process.kill()
+        finish(process)
+        phase = phase_of(run_dir)
+        phases[phase] = phases.get(phase, 0) + 1
+        code, errors = finish(worker(setting.data, run_dir))
+        good += judge(setting, run_dir, code, errors, f"killed {phase}")
+    return good, trials, ", ".join(f"{count} {phase}" for phase, count in sorted(phases.items()))
+
+
+def phase_of(run_dir: Path) -> str:
+    """Say in what a process was killed, by what it left."""
+    if list(run_dir.glob("checkpoints/.*step*")):
+        return "while writing a checkpoint"
+    if (run_dir / "export" / "1").exists():
+        return "after the export"
+    if list(run_dir.glob("export/.*")):
+        return "during the export"
+    if (run_dir / "summary.json").exists():
+        return "after the fit"
+    steps = sorted(run_dir.glob("checkpoints/step-*"))
+    if not steps:
+        return "before the first checkpoint" if run_dir.exists() else "before the start"
+    return "in training"
+
+
+def judge(setting, run_dir: Path, code: int, errors: str, what: str) -> bool:
+    left = [path.name for path in run_dir.rglob(".*")] if run_dir.exists() else []
+    well = code == 0 and not left and outcome(run_dir) == setting.outcome
+    if not well:
+        print(f"  NOT as undisturbed: {run_dir.name}, {what}, exit {code}, left {left}\n{errors}")
+    else:
+        shutil.rmtree(run_dir)
+    return well
+
+
+def signals(setting, trials: int) -> tuple[int, int, str]:
+    good = lost = 0
+    for number in range(trials):
+        run_dir = setting.folder / f"signal-{number}"
+        process = worker(setting.data, run_dir)
+        wait_for_step(run_dir, process)
+        time.sleep(setting.random.uniform(0.0, setting.training_seconds))
+        sent = (signal.SIGTERM, signal.SIGINT)[number % 2]
+        process.send_signal(sent)
+        code, errors = finish(process)
+        # A shell shows the second form as the first.
+        right = code in (128 + sent, -sent) or (code == 0 and "summary" in left_in(run_dir))
+        lost += steps_lost(run_dir)
+        again, more = finish(worker(setting.data, run_dir))
+        good += judge(setting, run_dir, again, more, f"{sent.name} gave {code} {errors}") and right
+    return good, trials, f"{lost} steps lost"
+
+
+def wait_for_step(run_dir: Path, process: subprocess.Popen) -> None:
+    log = run_dir.with_suffix(".steps")
+    while not log.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+def left_in(run_dir: Path) -> str:
+    return " ".join(path.stem for path in run_dir.glob("*"))
+
+
+def steps_lost(run_dir: Path) -> int:
+    made = int(run_dir.with_suffix(".steps").read_text().split()[-1])
+    saved = [int(path.name[5:]) for path in run_dir.glob("checkpoints/step-*")]
+    return made - max(saved) if saved else 0
+
+
+def disk(setting, points: int) -> tuple[int, int, str]:
+    """Give the run a file system of its own that is too small, then room."""
+    if os.geteuid() != 0 or not shutil.which("mount"):
+        return 0, 0, "skipped: mounting a small file system needs root"
+    good, sentences = 0, 0
+    needed = sum(path.stat().st_size for path in setting.reference.rglob("*") if path.is_file())
+    sizes = np.linspace(0.02, 0.98, points) * needed
+    for number, size in enumerate(sizes):
+        with small_disk(setting.folder / f"disk-{number}", int(size)) as place:
+            run_dir = place / "r"
+            code, errors = finish(worker(setting.data, run_dir))
+            before = hashes(run_dir)
+            said = code == 1 and len(errors.strip().splitlines()) == 1 and "no space" in errors
+            sentences += said
+            subprocess.run(["mount", "-o", "remount,size=1G", str(place)], check=True)
+            kept = all(hashes(run_dir).get(name) == value for name, value in before.items())
+            again, more = finish(worker(setting.data, run_dir))
+            what = f"disk of {size:,.0f} bytes, exit {code}: {errors}"
+            good += judge(setting, run_dir, again, more, what) and kept and (said or code == 0)
+            if not said:
+                print(f"  disk of {size:,.0f} bytes: exit {code} {errors.strip()[-300:]}")
+    return good, points, f"{sentences} stopped in a sentence"
+
+
+@contextmanager
+def small_disk(place: Path, size: int):
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "faults", str(place)], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
+def hashes(run_dir: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for path in run_dir.rglob("*")
+        if path.is_file() and "checkpoints" not in path.parts and not path.name.startswith(".")
+    }
+
+
+def two(setting, trials: int) -> tuple[int, int, str]:
+    good = 0
+    for number in range(trials):
+        run_dir = setting.folder / f"two-{number}"
+        both = [worker(setting.data, run_dir), worker(setting.data, run_dir)]
+        ended = sorted((finish(process) for process in both), key=lambda pair: pair[0])
+        (first, errors), (second, refused) = ended
+        named = second == 2 and "process " in refused and len(refused.strip().splitlines()) == 1
+        if not named:
+            print(f"  exits {first} and {second}: {refused}")
+        good += judge(setting, run_dir, first, errors, "two at once") and named
+    return good, trials, "one ran, the other was refused by the first one's host, pid and time"
+
+
+# ---- damaged files, in this process: a small training that was cut in its third epoch
+
+
+def damage(setting, truncations: int, flips: int) -> tuple[int, int, str]:
+    half, ask = half_run(setting.folder)
+    files = sorted(path.relative_to(half) for path in half.rglob("*") if path.is_file())
+    changes = [(file, "cut") for file in files for _ in range(truncations)]
+    changes += [(setting.random.choice(files), "flip") for _ in range(flips)]
+    counts = {"refused": 0, "as undisturbed": 0}
+    good = 0
+    for number, (file, kind) in enumerate(changes):
+        copy = Path(shutil.copytree(half, setting.folder / f"damage-{number}"))
+        spoil(copy / file, kind, setting.random)
+        found = ask(copy)
+        shutil.rmtree(copy)
+        counts[found] = counts.get(found, 0) + 1
+        good += found in ("refused", "as undisturbed")
+        if found not in ("refused", "as undisturbed"):
+            print(f"  {file} {kind}: {found}")
+        if number % 50 == 49:
+            print(f"  {number + 1} of {len(changes)}", flush=True)
+    remark = ", ".join(f"{count} {found}" for found, count in counts.items())
+    return good, len(changes), f"{len(files)} files; {remark}"
+
+
+def spoil(path: Path, kind: str, rng: random.Random) -> None:
+    content = bytearray(path.read_bytes())
+    if kind == "cut":
+        path.write_bytes(content[: rng.randrange(len(content))])
+    else:
+        content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        path.write_bytes(content)
+
+
+def half_run(folder: Path):
+    """Return a run that was cut, and the function that goes on with a copy of it."""
+    import kclassify
+
+    fit = kclassify.fit
+    import keras
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    images = (rng.integers(0, 60, (60, 8, 8, 3)) + labels[:, None, None, None] * 90).astype("uint8")
+    options = {
+        **OPTIONS, "filters": 4, "depth": 1, "batch_size": 9, "epochs": 4, "verbose": False,
+        "validation_fraction": 0.2, "test_fraction": 0.2, "checkpoint_every": 1e-9,
+    }  # fmt: skip
+
+    class Cut(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if int(self.model.optimizer.iterations) == 10:
+                raise MemoryError
+
+    def ask(run_dir: Path) -> str:
+        try:
+            run = fit((images, labels), run_dir=run_dir, **options)
+        except kclassify.InputError:
+            return "refused"
+        except Exception as error:  # this is what must not happen
+            return f"TRACEBACK {type(error).__name__}: {error}"
+        same = (run.summary["weights_sha256"], clockless(run)) == expected
+        return "as undisturbed" if same else "WRONG RESUME"
+
+    def clockless(run) -> str:
+        return run.history.drop(columns=list(CLOCK)).to_csv()
+
+    whole = fit((images, labels), run_dir=folder / "whole", **options)
+    expected = (whole.summary["weights_sha256"], clockless(whole))
+    half = folder / "half"
+    with suppress(MemoryError):
+        fit((images, labels), run_dir=half, callbacks=[Cut()], **options)
+    return half, ask
+
+
+# ---- what the trials share
+
+
+class Setting:
+    """A folder, the data in it, and the outcome of a training that nobody disturbed."""
+
+    def __init__(self, folder: Path, seed: int):
+        self.folder, self.random = folder, random.Random(seed)
+        self.data = folder / "data.npz"
+        np.savez(self.data, **arrays())
+        self.reference = folder / "reference"
+
+    def measure(self) -> None:
+        began = time.perf_counter()
+        code, errors = finish(worker(self.data, self.reference))
+        self.seconds = time.perf_counter() - began
+        if code:
+            sys.exit(f"the undisturbed training failed: {errors}")
+        self.outcome = outcome(self.reference)
+        summary = json.loads((self.reference / "summary.json").read_text())
+        self.training_seconds = summary["training_seconds"]
+        print(
+            f"undisturbed: {self.seconds:.1f} s in all, {self.training_seconds:.1f} s of training"
+        )
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Return images of CIFAR-10, or of digits where it is not there."""
+    from kclassify import FitConfig
+    from kclassify.checks import InputError
+    from kclassify.data.sources import load_source, prepare
+
+    config = FitConfig()
+    for name in ("cifar10", "digits"):
+        try:
+            source = prepare(load_source(name, config), config, verbose=False)
+            break
+        except InputError as error:
+            print(f"{name} is not there: {error}")
+    print(f"data: {name}")
+    parts = {split: source.splits[split].take(np.arange(min(count, len(source.splits[split]))))
+             for split, count in COUNTS.items()}  # fmt: skip
+    return {f"{split}_x": part.images for split, part in parts.items()} | {
+        f"{split}_y": part.labels for split, part in parts.items()
+    }
+
+
+# Name: the function, and how much of it in the short and in the full form.
+TRIALS = {
+    "kill": (kill, {"trials": 5}, {"trials": 60}),
+    "signals": (signals, {"trials": 4}, {"trials": 20}),
+    "disk": (disk, {"points": 3}, {"points": DISK_POINTS}),
+    "damage": (damage, {"truncations": 2, "flips": 20},
+               {"truncations": TRUNCATIONS, "flips": FLIPS}),
+    "two": (two, {"trials": 2}, {"trials": 20}),
+}  # fmt: skip
+
+
+def main() -> int:
+    if sys.argv[1:2] == ["work"]:
+        work(*map(Path, sys.argv[2:]))
+        return 0
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=[*TRIALS, "all"])
+    parser.add_argument("--quick", action="store_true", help="a few trials of each")
+    parser.add_argument("--trials", type=int, help="how many, of kill, signals and two")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    options = parser.parse_args()
+    names = list(TRIALS) if options.what == "all" else [options.what]
+    with tempfile.TemporaryDirectory() as folder:
+        setting = Setting(Path(folder), options.seed)
+        if names != ["damage"]:
+            setting.measure()
+        results = {name: attempt(name, setting, options) for name in names}
+    return 0 if all(good == count for good, count in results.values()) else 1
+
+
+def attempt(name: str, setting: Setting, options: argparse.Namespace) -> tuple[int, int]:
+    function, quick, full = TRIALS[name]
+    amount = dict(quick if options.quick else full)
+    if options.trials and "trials" in amount:
+        amount["trials"] = options.trials
+    began = time.perf_counter()
+    good, count, remark = function(setting, **amount)
+    seconds = time.perf_counter() - began
+    print(f"{name}: {good} of {count} ended as they should ({remark}); {seconds:.0f} s", flush=True)
+    return good, count
+
+
+if __name__ == "__main__":
+    sys.exit(main())
