@@ -4,6 +4,7 @@ Whatever stops the process or the machine in between, a reader finds what was th
 """
 
 import errno
+import glob
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from kclassify.checks import StorageError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Not every library passes the number on.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded")
-_LEFTOVER = re.compile(r"\.\d+\..+")
+_LEFTOVER = re.compile(r"\.(\d+)\..+")
 
 
 @contextmanager
@@ -29,6 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
     beside = _beside(path)
     with _full_disk_named(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         try:
             yield beside
             flush(beside)
@@ -47,6 +49,7 @@ def appearing(folder: Path) -> Iterator[Path]:
     """
     beside = _beside(folder)
     with _full_disk_named(folder):
+        _remove_abandoned(folder)
         try:
             beside.mkdir(parents=True)
             yield beside
@@ -64,10 +67,32 @@ def remove_leftovers(folder: Path) -> None:
     Nobody else may be writing there.
     """
     for path in [path for path in folder.rglob(".*") if _LEFTOVER.fullmatch(path.name)]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that are no more had begun to write in the place of `path`."""
+    for beside in path.parent.glob(f".*.{glob.escape(path.name)}"):
+        found = _LEFTOVER.fullmatch(beside.name)
+        if found and not _alive(int(found[1])):
+            _remove(beside)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def flush(path: Path) -> None:

@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -67,6 +69,19 @@ def test_what_is_written_is_flushed_before_it_is_renamed(tmp_path, monkeypatch):
     with replacing(tmp_path / "file") as beside:
         beside.write_text("1")
     assert order == ["flush", "rename", "flush"]
+
+
+@pytest.mark.parametrize("kind", [replacing, appearing])
+def test_what_a_process_that_is_no_more_had_begun_is_removed(tmp_path, kind):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    dead, alive = tmp_path / f".{process.pid}.file", tmp_path / f".{os.getppid()}.file"
+    (dead / "deep").mkdir(parents=True)
+    alive.write_text("1")
+    with kind(tmp_path / "file") as beside:
+        if kind is replacing:
+            beside.write_text("1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, "file"])
 
 
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):

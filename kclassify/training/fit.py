@@ -153,7 +153,8 @@ def fit(
         check_same(run, past, manifest)
         run = replace(run, source=source)
         if run.complete:
-            say(f"finished before; nothing is left to train in {run}")
+            accuracy = run.summary["val_accuracy"]
+            say(f"finished before, with validation accuracy {accuracy:.4f}: {run} is as it was")
             return run
         session = build_session(source, settings)
         check_batch_fits(session)

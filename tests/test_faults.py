@@ -1,0 +1,20 @@
+"""The short form of `scripts/faults.py`, as CI runs it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parent.parent / "scripts" / "faults.py"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["kill", "signals", "disk", "damage", "two"])
+def test_a_training_ends_as_it_should_whatever_happens(what):
+    command = [sys.executable, str(SCRIPT), what, "--quick"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    counts = [line for line in done.stdout.splitlines() if line.startswith(what)]
+    print(*counts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert counts
