@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig, resolve
 from kclassify.data.files import FORMAT_SUFFIXES, Inspection, inspect_files
@@ -17,6 +18,9 @@ from kclassify.data.sources import default_preset, load_source
 from kclassify.data.spec import FileImages, Source
 from kclassify.data.splitting import split_source
 from kclassify.runs import Run
+
+# Loaders of data import TensorFlow, and it is to be set up before.
+runtime.prepare()
 
 SEVERITIES = ("error", "warning", "note")
 MOST_NAMED = 20

@@ -58,7 +58,7 @@ def test_every_pair_of_close_hashes_is_found():
     """Compared with looking at each pair."""
     rng = np.random.default_rng(2)
     hashes = np.unique(rng.integers(0, 2**64, 300, dtype=np.uint64))
-    for bits in range(1, 9):
+    for bits in range(1, 13):
         flips = sum(np.uint64(1) << np.uint64(place) for place in rng.choice(64, bits, False))
         hashes = np.append(hashes, hashes[bits] ^ flips)
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None])
