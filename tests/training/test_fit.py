@@ -296,6 +296,17 @@ def test_training_in_16_bits_is_kept_in_32(
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
 
 
+def test_an_operation_without_a_repeatable_kernel_is_named(tiny_arrays, tiny_options, monkeypatch):
+    import tensorflow as tf
+
+    def fit(*_, **__):
+        raise tf.errors.UnimplementedError(None, None, "no deterministic kernel of Foo\nat ...")
+
+    monkeypatch.setattr("keras.Model.fit", fit)
+    with pytest.raises(InputError, match=r"TensorFlow says: no deterministic kernel of Foo\. "):
+        kclassify.fit(tiny_arrays, run_dir="r", deterministic=True, **tiny_options)
+
+
 def test_the_manifest_holds_what_evaluate_needs_to_find_the_data(tiny_run):
     config = FitConfig()
     frame = pd.DataFrame({"path": [], "label": []})
