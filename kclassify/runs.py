@@ -133,7 +133,7 @@ class Run:
     @property
     def summary(self) -> dict[str, Any]:
         """What `summary.json` holds: best epoch, accuracy, weights hash, times, sizes."""
-        return read_json(self.summary_file, {"weights_sha256": str, "val_accuracy": float})
+        return read_json(self.summary_file, {"weights_sha256": str})
 
     @property
     def history(self) -> "pd.DataFrame":

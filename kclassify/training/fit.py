@@ -153,8 +153,8 @@ def fit(
         check_same(run, past, manifest)
         run = replace(run, source=source)
         if run.complete:
-            accuracy = run.summary["val_accuracy"]
-            say(f"finished before, with validation accuracy {accuracy:.4f}: {run} is as it was")
+            weights = run.summary["weights_sha256"]
+            say(f"finished before: {run} is as it was, with weights {weights[:12]}")
             return run
         session = build_session(source, settings)
         check_batch_fits(session)

@@ -248,7 +248,7 @@ def test_a_finished_run_is_returned_as_it_is(tiny_arrays, options, capsys):
     run = kclassify.fit(tiny_arrays, run_dir="r", **options)
     written = run.model_file.stat().st_mtime_ns
     again = kclassify.fit(tiny_arrays, run_dir="r", **{**options, "verbose": True})
-    assert "finished before, with" in capsys.readouterr().out
+    assert "finished before: r is as it was" in capsys.readouterr().out
     assert again == run
     assert run.model_file.stat().st_mtime_ns == written
     with pytest.raises(InputError, match="holds a finished run"):
