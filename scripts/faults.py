@@ -61,7 +61,7 @@ def work(data: Path, run_dir: Path, log: Path) -> None:
         run = fit(splits, run_dir=run_dir, callbacks=[Log()], verbose=False, **OPTIONS)
         kclassify.evaluate(run, verbose=False)
         kclassify.report(run)
-        if not run.export_dir.exists():
+        if not (run.export_dir / "1").exists():
             kclassify.export(run)
     except kclassify.InputError as error:
         sys.exit(refusal(2, error))
