@@ -143,7 +143,7 @@ def test_a_served_model_takes_no_memory_for_a_header(name, exported):
     import tensorflow as tf
 
     model = tf.saved_model.load(str(exported))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"64 million|PNG|decode|Invalid|JPEG"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than 64 million"):
         model.signatures["serve_bytes"](image_bytes=tf.constant([IMAGES[name]]))
 
 
