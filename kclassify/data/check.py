@@ -284,7 +284,7 @@ def _duplicates(everything: _Everything, looks: Looks) -> list[Finding]:
 
 
 def _near_duplicates(everything: _Everything, looks: Looks) -> list[Finding]:
-    pairs = look_alikes(looks.hashes, looks.small)
+    pairs = look_alikes(looks.hashes, looks.small, looks.sides)
     shown = ~looks.blank[pairs].any(axis=1)
     pairs = pairs[(looks.digests[pairs[:, 0]] != looks.digests[pairs[:, 1]]) & shown]
     within, across = _by_split(everything, pairs)

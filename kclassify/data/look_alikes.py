@@ -16,6 +16,7 @@ MOST_BITS = 8
 BANDS = np.linspace(0, 64, MOST_BITS + 2, dtype=np.uint64)
 # Mean difference of two thumbnails, in levels of 0 to 255. Of the pairs of CIFAR-10 that pass, all
 # but a few are the same photograph to the eye; past it, ships and horses of one posture begin.
+# Smaller images show less: those of half the side are alike within half of it.
 MOST_LEVELS = 15.0
 LUMA = (0.299, 0.587, 0.114)
 
@@ -56,12 +57,13 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     return np.round(squares.mean(axis=(2, 4))).astype(np.uint8)
 
 
-def look_alikes(hashes: np.ndarray, small: np.ndarray) -> np.ndarray:
+def look_alikes(hashes: np.ndarray, small: np.ndarray, sides: np.ndarray) -> np.ndarray:
     """Return the pairs of images that look alike, each image that does in at least one of them.
 
     Args:
         hashes: `perceptual_hashes`.
         small: `thumbnails`, by which a pair of close hashes is confirmed.
+        sides: ``(n,)``: pixels of the shorter side that the images had.
 
     Returns:
         int64 ``(pairs, 2)``: indices, the smaller first.
@@ -72,8 +74,9 @@ def look_alikes(hashes: np.ndarray, small: np.ndarray) -> np.ndarray:
     pairs = [same[same[:, 0] != same[:, 1]]]
     pairs += [firsts[found] for found in _close(values)]
     candidates = np.unique(np.sort(np.concatenate(pairs), axis=1), axis=0)
-    first, second = (small[candidates[:, side]].astype(np.int16) for side in (0, 1))
-    return candidates[np.abs(first - second).mean(axis=(1, 2, 3)) <= MOST_LEVELS]
+    first, second = (small[candidates[:, place]].astype(np.int16) for place in (0, 1))
+    limits = MOST_LEVELS * np.minimum(sides[candidates].min(axis=1), SMALL) / SMALL
+    return candidates[np.abs(first - second).mean(axis=(1, 2, 3)) <= limits]
 
 
 def _close(values: np.ndarray) -> Iterator[np.ndarray]:

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
@@ -27,18 +27,20 @@ class Looks:
         digests: uint64 ``(n,)``: of the bytes of its file, or of its pixels where it has none.
         hashes: uint64 ``(n,)``: `perceptual_hashes`.
         small: uint8 ``(n, 8, 8, 3)``: `thumbnails`.
+        sides: int64 ``(n,)``: pixels of its shorter side.
         blank: bool ``(n,)``: whether it shows next to nothing.
     """
 
     digests: np.ndarray
     hashes: np.ndarray
     small: np.ndarray
+    sides: np.ndarray
     blank: np.ndarray
 
     @classmethod
     def join(cls, parts: list[Self]) -> Self:
         """Return what was seen of all the images of `parts`."""
-        names = ("digests", "hashes", "small", "blank")
+        names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
@@ -48,39 +50,44 @@ def look_at(splits: dict[str, Examples], *, verbose: bool) -> Looks:
     parts = []
     with tqdm(total=total, desc="looking", unit="image", delay=1.5, disable=not verbose) as bar:
         for examples in splits.values():
-            for digests, small in _chunks(examples):
-                parts.append(_looks(digests, small))
+            for digests, sides, small in _chunks(examples):
+                parts.append(_looks(digests, sides, small))
                 bar.update(len(digests))
     return Looks.join(parts)
 
 
-def _looks(digests: list[int], small: np.ndarray) -> Looks:
+def _looks(digests: Sequence[int], sides: Sequence[int], small: np.ndarray) -> Looks:
     blank = small.std(axis=(1, 2)).max(axis=1) < BLANK_SPREAD
     hashes = perceptual_hashes(small)
-    return Looks(np.array(digests, np.uint64), hashes, thumbnails(small), blank)
+    return Looks(
+        np.array(digests, np.uint64), hashes, thumbnails(small), np.array(sides, np.int64), blank
+    )
 
 
-def _chunks(examples: Examples) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield digests and images uint8 ``(n, 32, 32, 3)``, some at a time."""
+def _chunks(examples: Examples) -> Iterator[tuple[Sequence[int], Sequence[int], np.ndarray]]:
+    """Yield digests, shorter sides and images uint8 ``(n, 32, 32, 3)``, some at a time."""
     images = examples.images
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         for start in range(0, len(examples), AT_ONCE):
             if isinstance(images, FileImages):
-                found = list(pool.map(_read, images.paths[start : start + AT_ONCE]))
-                yield [digest for digest, _ in found], np.stack([small for _, small in found])
+                found = pool.map(_read, images.paths[start : start + AT_ONCE])
+                digests, sides, small = zip(*found, strict=True)
+                yield digests, sides, np.stack(small)
             else:
                 some = images[start : start + AT_ONCE]
-                yield [_digest(image.tobytes()) for image in some], _shrunk(some)
+                sides = [min(some.shape[1:3])] * len(some)
+                yield [_digest(image.tobytes()) for image in some], sides, _shrunk(some)
 
 
-def _read(path: str) -> tuple[int, np.ndarray]:
+def _read(path: str) -> tuple[int, int, np.ndarray]:
     with open(path, "rb") as file:
         digest = _digest(file.read())
     with Image.open(path) as image:
+        side = min(image.size)
         # A JPEG is decoded at the smallest size that is large enough.
         image.draft("RGB", (SMALL, SMALL))
         upright = ImageOps.exif_transpose(image).convert("RGB")
-        return digest, np.asarray(upright.resize((SMALL, SMALL), Image.Resampling.BOX))
+        return digest, side, np.asarray(upright.resize((SMALL, SMALL), Image.Resampling.BOX))
 
 
 def _shrunk(images: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def confusion_figure(confusion: np.ndarray, class_names: Sequence[str]) -> Marku
     right = int(np.trace(confusion))
     alt = f"Confusion matrix of {classes} classes: {right} of {confusion.sum()} images are right."
     side = 2 + 0.44 * classes
-    return _svg("confusion", draw, size=(side, side), alt=alt)
+    return svg("confusion", draw, size=(side, side), alt=alt)
 
 
 def shorten(name: str, *, most: int = 20) -> str:
@@ -131,7 +131,7 @@ def _curves(name: str, table: pd.DataFrame, *, unit: str, best_epoch: int) -> Ma
         for label, values in table.items()
     ]
     alt = f"{unit} over {len(table)} epochs: {', '.join(parts)}; best epoch {best_epoch}."
-    return _svg(name, draw, size=(4.2, 3.1), alt=alt)
+    return svg(name, draw, size=(4.2, 3.1), alt=alt)
 
 
 def _draw_cells(axes: Axes, confusion: np.ndarray) -> None:
@@ -154,7 +154,15 @@ def _opacities(confusion: np.ndarray) -> np.ndarray:
     return MOST_OPACITY * np.where(diagonal, shares, shares / largest)
 
 
-def _svg(name: str, draw: Callable[[Axes], None], *, size: tuple[float, float], alt: str) -> Markup:
+def svg(name: str, draw: Callable[[Axes], None], *, size: tuple[float, float], alt: str) -> Markup:
+    """Return what `draw` draws as an element of a page.
+
+    Args:
+        name: of the drawing, one of its own in the page.
+        draw: draws into the axes it is given.
+        size: width and height in inches.
+        alt: what a reader hears who does not see it.
+    """
     buffer = io.StringIO()
     with mpl.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
         # The browser draws the text, with fonts that matplotlib lacks.

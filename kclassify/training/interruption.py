@@ -1,7 +1,9 @@
 """Ctrl-C and a scheduler's SIGTERM, taken note of, so that the step in work can be finished."""
 
+import math
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,10 +12,20 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether somebody has asked to stop, and by which signal."""
+    """Whether somebody has asked to stop, and by which signal.
 
-    def __init__(self) -> None:
+    Args:
+        end: when it is time to stop anyway, by `time.perf_counter`.
+    """
+
+    def __init__(self, end: float = math.inf) -> None:
         self.signal: signal.Signals | None = None
+        self.end = end
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop, by a signal or because it is time."""
+        return self.signal is not None or time.perf_counter() >= self.end
 
     def note(self, number: int, _: Any = None) -> None:
         """Take note; a second time does not wait for the end of the step."""
@@ -23,13 +35,13 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(end: float = math.inf) -> Iterator[StopRequest]:
     """Yield a `StopRequest` that the signals come to; after that they do what they did before.
 
     A signal that is ignored, as in a shell's background jobs, stays ignored. Python gives signals
     to the main thread alone, so elsewhere nothing changes.
     """
-    request = StopRequest()
+    request = StopRequest(end)
     before: dict[signal.Signals, Any] = {}
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.getsignal(number) for number in SIGNALS}

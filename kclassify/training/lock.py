@@ -18,10 +18,14 @@ SECONDS_TO_SAY_WHO = 1.0
 
 
 @contextmanager
-def sole_writer(run: Run) -> Iterator[str | None]:
+def sole_writer(run: Run, *, argument: str = "run_dir") -> Iterator[str | None]:
     """Hold an existing run folder for this process.
 
     The system releases the lock of a process that dies, however it dies.
+
+    Args:
+        run: the folder.
+        argument: the one that names it.
 
     Yields:
         Who held it before and died, or None.
@@ -33,7 +37,7 @@ def sole_writer(run: Run) -> Iterator[str | None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise taken(run) from error
+        raise taken(run, argument=argument) from error
     try:
         before = _writer(run)
         run.write(run.writer_file, _this_process())
@@ -45,15 +49,15 @@ def sole_writer(run: Run) -> Iterator[str | None]:
         lock.release()
 
 
-def taken(run: Run) -> InputError:
+def taken(run: Run, *, argument: str = "run_dir") -> InputError:
     """Return the error that names the process that writes to a run folder."""
     patience = time.monotonic() + SECONDS_TO_SAY_WHO
     while (writer := _writer(run)) is None and time.monotonic() < patience:
         time.sleep(0.05)
     return InputError(
-        f"`run_dir` must be a folder that no other process writes to. Received: {str(run)!r}, "
+        f"`{argument}` must be a folder that no other process writes to. Received: {str(run)!r}, "
         f"which {writer or 'another process'} is writing to. Wait until it has ended, or choose "
-        "another run_dir."
+        f"another {argument}."
     )
 
 

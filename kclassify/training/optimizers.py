@@ -18,7 +18,10 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
     "adagrad": keras.optimizers.Adagrad,
     "rmsprop": keras.optimizers.RMSprop,
     "adam": keras.optimizers.Adam,
-    "adamw": keras.optimizers.AdamW,
+    # Keras's takes no None.
+    "adamw": lambda weight_decay, **options: keras.optimizers.AdamW(
+        weight_decay=weight_decay or 0.0, **options
+    ),
     "lion": keras.optimizers.Lion,
     # Momentum, iterations and the ratio of the rates are for trainings of some hundred steps.
     "muon": lambda weight_decay, **options: ConvolutionMuon(

@@ -4,7 +4,7 @@ A training that is stopped after any step, by whatever, ends as if it had not be
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -94,8 +94,8 @@ def check_same(run: Run, past: Past, manifest: dict[str, Any]) -> None:
     if not past.manifest:
         return
     differing = [
-        *_differences(past.manifest["config"], manifest["config"], but=FREE_FIELDS),
-        *_differences(past.manifest, manifest, but=FREE_FACTS),
+        *differences(past.manifest["config"], manifest["config"], but=FREE_FIELDS),
+        *differences(past.manifest, manifest, but=FREE_FACTS),
     ]
     if differing:
         raise InputError(
@@ -105,7 +105,10 @@ def check_same(run: Run, past: Past, manifest: dict[str, Any]) -> None:
         )
 
 
-def _differences(there: dict[str, Any], here: dict[str, Any], *, but: Sequence[str]) -> list[str]:
+def differences(
+    there: Mapping[str, Any], here: Mapping[str, Any], *, but: Sequence[str]
+) -> list[str]:
+    """Return in words what `here` has that is not as it is `there`, `but` for some names."""
     names = [name for name in here if name not in but and there.get(name) != here[name]]
     return [
         "other images or labels"
@@ -151,8 +154,13 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         self.stop = stop
         self.every = parse_duration("checkpoint_every", session.config.checkpoint_every)
         self.start = start
-        position = start.facts if start else {"epoch": 0, "step": 0, "ended": False}
-        self.epoch, self.step, self.ended = (position[key] for key in ("epoch", "step", "ended"))
+        position: dict[str, Any] = (
+            start.facts if start else {"epoch": 0, "step": 0, "stopped": False}
+        )
+        self.epoch: int = position["epoch"]
+        self.step: int = position["step"]
+        # By a callback, before the plan's last epoch.
+        self.stopped: bool = position["stopped"]
         self.begun = False
         self.first = 0
         self.saved = time.perf_counter()
@@ -163,6 +171,11 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         last = self.epoch + 1 if self.step else self.plan.epochs
         steps = self.session.steps - self.step
         return {"initial_epoch": self.epoch, "epochs": last, "steps_per_epoch": steps}
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no step left to make."""
+        return self.stopped or self.epoch >= self.plan.epochs
 
     @property
     def steps_done(self) -> int:
@@ -203,14 +216,14 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         # After the last step of an epoch its validation follows, and then the epoch is saved.
         within = self.step < self.session.steps and not self.model.stop_training
         due = time.perf_counter() - self.saved >= self.every
-        if within and (self.stop.signal or due):
+        if within and (self.stop.asked or due):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save."""
         super().on_epoch_end(epoch, logs)
         self.epoch, self.step = epoch + 1, 0
-        self.ended = self.model.stop_training or self.epoch >= self.plan.epochs
+        self.stopped = self.model.stop_training
         self._save()
 
     def on_train_end(self, logs=None):
@@ -222,13 +235,13 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         checkpoint = self._checkpoint()
         write_checkpoint(self.run.checkpoints_dir, checkpoint)
         self.saved = time.perf_counter()
-        if self.stop.signal and not self.ended:
+        if self.stop.asked and not self.ended:
             raise Stopped
         # The next call of `fit` begins as a process would that goes on from here.
         self.start = checkpoint if self.first and self.step == 0 else None
 
     def _checkpoint(self) -> Checkpoint:
         states, arrays = callback_states(self.callbacks)
-        position = {"epoch": self.epoch, "step": self.step, "ended": self.ended}
+        position = {"epoch": self.epoch, "step": self.step, "stopped": self.stopped}
         facts = {**self.facts, **position, "callbacks": states}
         return Checkpoint(self.steps_done, facts, {**model_arrays(self.model), **arrays})

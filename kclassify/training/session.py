@@ -1,9 +1,10 @@
 """What a training is made of: the network, its form for training, compiled, and the batches."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kclassify import runtime
+from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.data.spec import Source
 from kclassify.models.registry import build_model
@@ -19,6 +20,7 @@ from kclassify.data.progressive import at_stage, growing  # noqa: E402
 from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import set_whitening  # noqa: E402
+from kclassify.training.dials import Dials, build_dials  # noqa: E402
 from kclassify.training.losses import build_loss  # noqa: E402
 from kclassify.training.optimizers import build_optimizer, clip_kernels  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
@@ -42,6 +44,7 @@ class Session:
         policy: the dtype policy of `model`.
         steps: steps of one pass over the training images.
         soft: whether labels are `(batch_size, num_classes)`.
+        dials: the numbers that can be changed without compiling again.
     """
 
     network: keras.Model
@@ -52,6 +55,7 @@ class Session:
     policy: str
     steps: int
     soft: bool
+    dials: Dials = field(default_factory=dict)
 
     @property
     def steps_per_execution(self) -> int:
@@ -103,6 +107,34 @@ def build_session(
     return session
 
 
+def session_of(source: Source, config: FitConfig, model: keras.Model) -> Session:
+    """Return the session of a model that somebody else has compiled; what it does is its own.
+
+    Raises:
+        InputError: it is not compiled, takes other images or gives other answers.
+    """
+    shape, classes = (None, *source.input_shape), source.num_classes
+    ok = (
+        getattr(model, "optimizer", None) is not None
+        and tuple(model.input_shape) == shape
+        and tuple(model.output_shape) == (None, classes)
+    )
+    if not ok:
+        raise InputError(
+            f"`hypermodel` must build compiled models from images {shape} to {classes} classes. "
+            f"Received: one from {model.input_shape} to {model.output_shape}"
+            f"{'' if getattr(model, 'optimizer', None) else ', not compiled'}."
+        )
+    steps = len(source.splits["train"]) // config.batch_size
+    schedule = build_schedule(config, total_steps=steps * config.epochs)
+    soft = config.augmentation in MIXING or source.splits["train"].soft
+    device = runtime.resolve_device(config.device)
+    session = Session(model, model, schedule, config, device, model.dtype_policy.name, steps, soft)
+    with tf.device(device):
+        _make_variables(session, source)
+    return session
+
+
 def _compile(
     session: Session,
     source: Source,
@@ -112,9 +144,15 @@ def _compile(
     config, model = session.config, session.model
     if config.weight_clip:
         clip_kernels(model, config.weight_clip)
+    optimizer = build_optimizer(config, schedule, policy=session.policy)
+    loss = build_loss(config, source.splits["train"], source.class_names)
+    with tf.device(session.device):
+        session.dials.update(
+            build_dials(config, schedule=session.schedule, optimizer=optimizer, loss=loss)
+        )
     model.compile(
-        optimizer=build_optimizer(config, schedule, policy=session.policy),
-        loss=build_loss(config, source.splits["train"], source.class_names),
+        optimizer=optimizer,
+        loss=loss,
         metrics=[_accuracy(soft=session.soft)],
         steps_per_execution=session.steps_per_execution,
         # XLA compiles for minutes on a CPU and is not faster there.

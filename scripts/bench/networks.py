@@ -2,7 +2,7 @@
 
 Each has the same layers in all three. `conv289` is 32-32-pool-64-64-pool-128-128-average-dense
 with batch norm and ReLU; `resnet20` is that of He et al. 2016 for CIFAR-10, with shortcuts of 1x1
-convolutions.
+convolutions, and `resnet8` the same with a block where that has three.
 """
 
 SHAPE, CLASSES = (32, 32, 3), 10
@@ -19,7 +19,10 @@ def keras_network(name: str):
     import keras
 
     inputs = keras.Input(SHAPE)
-    x = {"conv289": _keras_conv289, "resnet20": _keras_resnet20}[name](inputs)
+    if name == "conv289":
+        x = _keras_conv289(inputs)
+    else:
+        x = _keras_resnet(inputs, blocks={"resnet8": 1, "resnet20": 3}[name])
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32")(x))
 
@@ -35,12 +38,12 @@ def _keras_conv289(x):
     return x
 
 
-def _keras_resnet20(x):
+def _keras_resnet(x, *, blocks):
     import keras
 
     x = keras.layers.ReLU()(_keras_conv_norm(x, 16))
     for width in (16, 32, 64):
-        for block in range(3):
+        for block in range(blocks):
             strides = 2 if width > 16 and not block else 1
             shortcut = x if strides == 1 else _keras_conv_norm(x, width, size=1, strides=2)
             x = keras.layers.ReLU()(_keras_conv_norm(x, width, strides=strides))

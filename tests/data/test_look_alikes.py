@@ -31,8 +31,9 @@ def again(image):
     return np.asarray(Image.open(file))
 
 
-def pairs_of(images):
-    return look_alikes(perceptual_hashes(images), thumbnails(images)).tolist()
+def pairs_of(images, *, side=32):
+    sides = np.full(len(images), side)
+    return look_alikes(perceptual_hashes(images), thumbnails(images), sides).tolist()
 
 
 @pytest.mark.parametrize("change", [brighter, noisy, again, np.copy])
@@ -45,6 +46,14 @@ def test_different_pictures_are_not(pictures):
     assert pairs_of(pictures) == []
     mirrored = np.concatenate([pictures, pictures[:, :, ::-1]])
     assert pairs_of(mirrored) == []
+
+
+def test_images_that_had_few_pixels_must_be_more_alike(pictures):
+    lighter = np.clip(pictures[:1].astype(int) + 10, 0, 255).astype(np.uint8)
+    images = np.concatenate([pictures, lighter])
+    assert pairs_of(images) == [[0, 40]]
+    assert pairs_of(images, side=8) == []
+    assert pairs_of(np.concatenate([pictures, pictures[:1]]), side=8) == [[0, 40]]
 
 
 def test_of_many_copies_each_is_in_a_pair(pictures):
@@ -63,7 +72,9 @@ def test_every_pair_of_close_hashes_is_found():
         hashes = np.append(hashes, hashes[bits] ^ flips)
     distances = np.bitwise_count(hashes[:, None] ^ hashes[None])
     expected = np.argwhere(np.triu(distances <= MOST_BITS, k=1))
-    found = look_alikes(hashes, np.zeros((len(hashes), 8, 8, 3), np.uint8))
+    found = look_alikes(
+        hashes, np.zeros((len(hashes), 8, 8, 3), np.uint8), np.full(len(hashes), 32)
+    )
     assert found.tolist() == expected.tolist()
     assert len(expected) == MOST_BITS
 

@@ -13,8 +13,8 @@ from kclassify.checks import DivergedError, InputError
 from kclassify.config import FitConfig
 from kclassify.data.images import resize_images
 from kclassify.models.weights import weights_hash
+from kclassify.training.beginning import run_facts
 from kclassify.training.callbacks import BestWeights, StopOnNaN
-from kclassify.training.fit import _manifest
 
 SIZES = {"train": 60, "validation": 16, "test": 3}
 
@@ -310,8 +310,8 @@ def test_an_operation_without_a_repeatable_kernel_is_named(tiny_arrays, tiny_opt
 def test_the_manifest_holds_what_evaluate_needs_to_find_the_data(tiny_run):
     config = FitConfig()
     frame = pd.DataFrame({"path": [], "label": []})
-    assert _manifest("digits", "fast", config, tiny_run.source)["reference"] == "digits"
-    assert _manifest(frame, "fast", config, tiny_run.source)["reference"] is None
+    assert run_facts("digits", "fast", config, tiny_run.source)["reference"] == "digits"
+    assert run_facts(frame, "fast", config, tiny_run.source)["reference"] is None
     json.dumps(tiny_run.config)
 
 

@@ -32,6 +32,15 @@ def test_every_optimizer_moves_every_weight(name):
     assert moved[-2:] == [True, True]
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_no_weight_decay_is_none(name):
+    """Keras's AdamW takes no None."""
+    model = small_model()
+    before = np.array(model.trainable_variables[0])
+    step(model, FitConfig(optimizer=name, weight_decay=0.0, schedule="constant"))
+    assert not np.array_equal(before, model.trainable_variables[0])
+
+
 def test_weight_decay_leaves_biases_and_normalization_alone():
     model = small_model()
     config = FitConfig(optimizer="sgd", learning_rate=0.5, schedule="constant", weight_decay=0.5)

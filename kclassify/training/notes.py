@@ -1,0 +1,71 @@
+"""What `fit` says before it trains."""
+
+import os
+
+from kclassify import runtime
+from kclassify.checks import printable
+from kclassify.data.spec import Source
+from kclassify.training.checkpoint import Checkpoint
+
+runtime.prepare()
+
+from kclassify.models.cost import count_parameters  # noqa: E402
+from kclassify.training.resume import Past  # noqa: E402
+from kclassify.training.session import Session  # noqa: E402
+from kclassify.training.time_budget import Plan  # noqa: E402
+
+# With fewer, batch normalization's moving statistics are still far from those of the images.
+FEW_STEPS = 200
+
+
+def description(source: Source, session: Session, path: os.PathLike[str]) -> str:
+    """Return the lines on data, model, training and run folder."""
+    sizes = ", ".join(f"{len(part):,} {split}" for split, part in source.splits.items())
+    height, width, channels = source.input_shape
+    config = session.config
+    epochs = "" if config.time_budget else f"{config.epochs} epochs of "
+    return (
+        f"data      {source.name}: {sizes}; {source.num_classes} classes, "
+        f"{height}x{width}x{channels}\n"
+        f"model     {config.model}: {count_parameters(session.network):,} parameters, "
+        f"{session.macs:,} MACs an image\n"
+        f"training  {epochs}{session.steps:,} steps of {config.batch_size} "
+        f"images, {config.optimizer}, {session.policy}, on {session.device}, XLA "
+        f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
+        f"run       {path}"
+    )
+
+
+def notes(source: Source, plan: Plan, past: Past) -> str:
+    """Return what should be known of data, plan and past, a line each."""
+    left_out = f"note      {len(source.skipped)} images left out: " + ", ".join(
+        path for path, _ in source.skipped[:3]
+    )
+    length = "time_budget" if plan.pace else "epochs"
+    few = (
+        f"note      only {plan.steps} steps in all, too few for most networks: raise `{length}` or "
+        "lower `batch_size`"
+    )
+    found = [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
+    found += [f"note      a damaged checkpoint is passed over: {name}" for name in past.damaged]
+    if past.checkpoint is not None:
+        found.append(f"resuming  after step {past.checkpoint.step:,} of {plan.steps:,}")
+        found += _other_packages(past.checkpoint)
+    return "".join(f"{note}\n" for note in found)
+
+
+def _other_packages(checkpoint: Checkpoint) -> list[str]:
+    there, here = checkpoint.facts["packages"], runtime.environment()["packages"]
+    changed = [f"{name} {there.get(name)} before, {here[name]} now"
+               for name in here if there.get(name) != here[name]]  # fmt: skip
+    text = ", ".join(changed)
+    return [f"note      {text}: the last bits of the weights may differ"] if changed else []
+
+
+def say(text: str, end: str = "\n") -> None:
+    """Print it, with what a terminal would obey made visible."""
+    print(printable(text), end=end)
+
+
+def silent(*_: object, **__: object) -> None:
+    """Print nothing."""
