@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kclassify.models.registry import build_model
     from kclassify.reporting.report import report
     from kclassify.runs import Run
+    from kclassify.search.results import Search
+    from kclassify.search.tune import tune
     from kclassify.serving.classifier import Classifier, load
     from kclassify.serving.saved_model import export
     from kclassify.training.find_lr import find_lr
@@ -32,6 +34,7 @@ _HOME = {
     "FitConfig": "kclassify.config",
     "InputError": "kclassify.checks",
     "Run": "kclassify.runs",
+    "Search": "kclassify.search.results",
     "Splits": "kclassify.data.datasets",
     "StorageError": "kclassify.checks",
     "VerificationError": "kclassify.checks",
@@ -44,6 +47,7 @@ _HOME = {
     "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
     "report": "kclassify.reporting.report",
+    "tune": "kclassify.search.tune",
     "verify_run": "kclassify.training.verify_run",
 }
 
@@ -55,6 +59,7 @@ __all__ = [
     "FitConfig",
     "InputError",
     "Run",
+    "Search",
     "Splits",
     "StorageError",
     "VerificationError",
@@ -67,6 +72,7 @@ __all__ = [
     "load",
     "make_datasets",
     "report",
+    "tune",
     "verify_run",
 ]
 

@@ -255,5 +255,6 @@ _WRITERS: dict[str, Any] = {
     ".csv": lambda path, table: write_csv(table, path),
     ".npz": _write_npz,
     ".html": lambda path, text: path.write_text(text, "utf-8"),
+    ".txt": lambda path, text: path.write_text(text, "utf-8", "backslashreplace"),
     ".md": lambda path, text: path.write_text(text, "utf-8"),
 }

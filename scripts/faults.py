@@ -5,6 +5,7 @@
     python scripts/faults.py disk                   a disk that is full at ten points
     python scripts/faults.py damage                 every state file cut and with flipped bytes
     python scripts/faults.py two --trials 20        two fits on one folder at once
+    python scripts/faults.py search --trials 20     kill -9 within a search, then go on
     python scripts/faults.py all --quick            the short form, as CI runs it
 
 Each trial's outcome is compared with that of a training that nobody disturbed: the weights bit for
@@ -34,6 +35,14 @@ OPTIONS = {
     "model": "convnet", "filters": 16, "depth": 3, "dropout": 0.3, "augmentation": "flip_crop",
     "ema": 0.95, "early_stopping": 4, "schedule": "cosine", "epochs": 5, "batch_size": 50,
     "checkpoint_every": "0.15s",
+}  # fmt: skip
+SEARCH = {
+    "tuner": "hyperband", "max_trials": 13, "epochs": 9, "model": "convnet", "depth": 2,
+    "batch_size": 250, "checkpoint_every": "0.2s",
+    "space": {
+        "filters": [8, 12, 16],
+        "learning_rate": {"min_value": 0.01, "max_value": 0.5, "sampling": "log"},
+    },
 }  # fmt: skip
 COUNTS = {"train": 3000, "validation": 500, "test": 500}
 DISK_POINTS = 10
@@ -69,14 +78,35 @@ def work(data: Path, run_dir: Path, log: Path) -> None:
         sys.exit(refusal(1, error))
 
 
+def work_search(data: Path, folder: Path, log: Path) -> None:
+    """Search, or go on with it; note each trial that has ended in `log`."""
+    import kclassify
+
+    tune = kclassify.tune
+    from kclassify.search import loop
+
+    execute = loop._execute
+
+    def noted(setting, oracle, trial, make):
+        found = execute(setting, oracle, trial, make)
+        with log.open("a") as file:
+            file.write(f"{trial.trial_id}\n")
+        return found
+
+    loop._execute = noted
+    with np.load(data) as arrays:
+        splits = {name: (arrays[f"{name}_x"], arrays[f"{name}_y"]) for name in COUNTS}
+    tune(splits, directory=folder.parent, project_name=folder.name, verbose=False, **SEARCH)
+
+
 def refusal(code: int, error: Exception) -> int:
     print(error, file=sys.stderr)
     return code
 
 
-def worker(data: Path, run_dir: Path) -> subprocess.Popen:
+def worker(data: Path, run_dir: Path, *, what: str = "work") -> subprocess.Popen:
     log = run_dir.with_suffix(".steps")
-    command = [sys.executable, str(Path(__file__)), "work", str(data), str(run_dir), str(log)]
+    command = [sys.executable, str(Path(__file__)), what, str(data), str(run_dir), str(log)]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     )
@@ -238,6 +268,39 @@ def two(setting, trials: int) -> tuple[int, int, str]:
     return good, trials, "one ran, the other was refused by the first one's host, pid and time"
 
 
+def search(setting, trials: int) -> tuple[int, int, str]:
+    """Kill a search at a random moment, go on, and see that nothing was done twice."""
+    whole = setting.folder / "search-whole"
+    began = time.perf_counter()
+    code, errors = finish(worker(setting.data, whole, what="work-search"))
+    seconds = time.perf_counter() - began
+    if code:
+        sys.exit(f"the undisturbed search failed: {errors}")
+    expected, good, ended = found_by(whole), 0, 0
+    for number in range(trials):
+        folder = setting.folder / f"search-{number}"
+        process = worker(setting.data, folder, what="work-search")
+        time.sleep(setting.random.uniform(0.3, seconds))
+        process.kill()
+        finish(process)
+        log = folder.with_suffix(".steps")
+        ended += len(log.read_text().split()) if log.exists() else 0
+        code, errors = finish(worker(setting.data, folder, what="work-search"))
+        made = log.read_text().split()
+        well = code == 0 and len(made) == len(set(made)) and found_by(folder) == expected
+        good += well
+        if not well:
+            print(f"  NOT as undisturbed: {folder.name}, exit {code}, trials {made}\n{errors}")
+    return good, trials, f"{ended} trials had ended when it was killed, none was run again"
+
+
+def found_by(folder: Path) -> str:
+    """Return the trials of a search without the clock."""
+    import pandas as pd
+
+    return pd.read_csv(folder / "trials.csv").drop(columns="seconds").to_csv()
+
+
 # ---- damaged files, in this process: a small training that was cut in its third epoch
 
 
@@ -374,25 +437,27 @@ TRIALS = {
     "damage": (damage, {"truncations": 1, "flips": 20},
                {"truncations": TRUNCATIONS, "flips": FLIPS}),
     "two": (two, {"trials": 1}, {"trials": 20}),
+    "search": (search, {"trials": 2}, {"trials": 20}),
 }  # fmt: skip
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["work"]:
-        work(*map(Path, sys.argv[2:]))
+    works = {"work": work, "work-search": work_search}
+    if sys.argv[1:2] and sys.argv[1] in works:
+        works[sys.argv[1]](*map(Path, sys.argv[2:]))
         return 0
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=[*TRIALS, "all"])
     parser.add_argument("--quick", action="store_true", help="a few trials of each")
-    parser.add_argument("--trials", type=int, help="how many, of kill, signals and two")
+    parser.add_argument("--trials", type=int, help="how many, of kill, signals, two and search")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
     names = list(TRIALS) if options.what == "all" else [options.what]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.seed)
-        if names != ["damage"]:
+        if not set(names) <= {"damage", "search"}:
             setting.measure()
         results = {name: attempt(name, setting, options) for name in names}
     return 0 if all(good == count for good, count in results.values()) else 1

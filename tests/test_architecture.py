@@ -17,6 +17,8 @@ LAYERS = [
     {"config"},
     {"data", "models", "reporting"},
     {"evaluation", "training", "serving"},
+    {"search"},
+    {"options"},
     {"cli"},
     {"__main__"},
 ]
@@ -29,6 +31,7 @@ LIGHT_MODULES = (
     "config",
     "runs",
     "cli",
+    "options",
     "models/registry",
 )
 

@@ -18,6 +18,10 @@ from kclassify.runs import Run
 
 MOST_PIXELS = 256
 MOST_SKIPPED = 50
+# What templates write numbers and names by.
+WORDS = (
+    wording.percent, wording.amount, wording.cell, wording.duration, wording.words, wording.setting,
+)  # fmt: skip
 
 
 def report(run: Run | str | os.PathLike[str]) -> Path:
@@ -44,24 +48,25 @@ def report(run: Run | str | os.PathLike[str]) -> Path:
     """
     run = Run.open(run)
     page = _page(read_tables(run))
-    html = _environment(autoescape=True).get_template("page.html.jinja").render(page)
-    markdown = _environment(finalize=wording.escape_markdown).get_template("page.md.jinja")
-    run.write(run.report_file.with_suffix(".md"), _encodable(markdown.render(page)))
-    run.write(run.report_file, _encodable(html))
+    html = environment(autoescape=True).get_template("page.html.jinja").render(page)
+    markdown = environment(finalize=wording.escape_markdown).get_template("page.md.jinja")
+    run.write(run.report_file.with_suffix(".md"), encodable(markdown.render(page)))
+    run.write(run.report_file, encodable(html))
     return run.report_file
 
 
-def _environment(**how: Any) -> Environment:
-    environment = Environment(
+def environment(**how: Any) -> Environment:
+    """Return the templates of this room, with the words that they write numbers by."""
+    found = Environment(
         loader=PackageLoader("kclassify.reporting", "."),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         **how,
     )
-    for word in (wording.percent, wording.amount, wording.duration, wording.words, wording.setting):
-        environment.filters[word.__name__] = word
-    return environment
+    for word in WORDS:
+        found.filters[word.__name__] = word
+    return found
 
 
 def _page(tables: RunTables) -> dict[str, Any]:
@@ -101,6 +106,7 @@ def _png(image: np.ndarray) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
+    """Return text that UTF-8 can hold, whatever the names of files are."""
     # A file name that is no UTF-8 reaches Python with lone surrogates in it.
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,21 +34,45 @@ def settings(config: dict[str, Any]) -> list[Setting]:
 def commands(tables: RunTables) -> str:
     """Return what repeats the run: shell commands, or Python for what no command can say."""
     manifest, run_dir = tables.manifest, f"{tables.run}-again"
+    fit = fit_words(manifest)
+    if fit is None:
+        return _python(tables, run_dir=run_dir)
+    evaluate = ["kclassify", "evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
+    lines = ([*fit, "--run-dir", run_dir], evaluate, ["kclassify", "report", run_dir])
+    return "\n".join(shlex.join(line) for line in lines)
+
+
+def fit_words(manifest: Mapping[str, Any]) -> list[str] | None:
+    """Return the words of the command that fits as a run's manifest says; None where none can."""
     expected = _expected(manifest)
-    options = {
-        name: value for name, value in manifest["config"].items() if value != expected.get(name)
-    }
     # A command adds to the preset's arguments of the model; only Python replaces them.
     replaced = expected["model_args"].keys() - manifest["config"]["model_args"].keys()
     if manifest["reference"] is None or replaced:
-        return _python(tables, options, run_dir=run_dir)
-    fit = ["fit", manifest["reference"], "--preset", manifest["preset"], *_flags(options)]
-    evaluate = ["evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
-    lines = ([*fit, "--run-dir", run_dir], evaluate, ["report", run_dir])
-    return "\n".join(shlex.join(["kclassify", *line]) for line in lines)
+        return None
+    preset = ["--preset", manifest["preset"]]
+    return ["kclassify", "fit", manifest["reference"], *preset, *_flags(_options(manifest))]
 
 
-def _expected(manifest: dict[str, Any]) -> dict[str, Any]:
+def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
+    """Return the call in Python that fits as a run's manifest says."""
+    data = "data" if manifest["reference"] is None else repr(manifest["reference"])
+    values = {"preset": manifest["preset"], **_options(manifest), **more}
+    words = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    return f"kclassify.fit({data}, {words})"
+
+
+def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that are not as the preset has them; a time says the epochs."""
+    expected, config = _expected(manifest), manifest["config"]
+    left_out = ("epochs",) if config.get("time_budget") else ()
+    return {
+        name: value
+        for name, value in config.items()
+        if value != expected.get(name) and name not in left_out
+    }
+
+
+def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
     # A run's file has lists where a preset may have tuples.
     preset = json.loads(json.dumps(PRESETS.get(manifest["preset"], {})))
     expected = {**FitConfig().to_json(), **preset}
@@ -57,13 +82,9 @@ def _expected(manifest: dict[str, Any]) -> dict[str, Any]:
     return expected
 
 
-def _python(tables: RunTables, options: dict[str, Any], *, run_dir: str) -> str:
-    manifest = tables.manifest
-    data = "data" if manifest["reference"] is None else repr(manifest["reference"])
-    values = {"preset": manifest["preset"], **options, "run_dir": run_dir}
-    words = ", ".join(f"{name}={value!r}" for name, value in values.items())
+def _python(tables: RunTables, *, run_dir: str) -> str:
     return (
-        f"run = kclassify.fit({data}, {words})\n"
+        f"run = {fit_call(tables.manifest, run_dir=run_dir)}\n"
         f"kclassify.evaluate(run, split={tables.split!r}, tta={tables.tta!r})\n"
         "kclassify.report(run)"
     )

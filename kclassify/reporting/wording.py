@@ -34,13 +34,27 @@ def amount(number: float | None) -> str:
     return f"{number:,.0f}"
 
 
-def duration(seconds: float) -> str:
-    """Write a time in its two largest units.
+def cell(value: object) -> str:
+    """Write whatever a table may hold; nothing for what is missing.
 
     Example:
-        >>> duration(7.26), duration(582), duration(7300)
-        ('7.3 s', '9 min 42 s', '2 h 1 min')
+        >>> cell(0.123456), cell(12.0), cell(float("nan")), cell([32, 64])
+        ('0.1235', '12', '', '[32, 64]')
     """
+    if value is None or value != value:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Write a time in its two largest units; nothing for one that is not known.
+
+    Example:
+        >>> duration(7.26), duration(582), duration(7300), duration(None)
+        ('7.3 s', '9 min 42 s', '2 h 1 min', '')
+    """
+    if seconds is None or seconds != seconds:
+        return ""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

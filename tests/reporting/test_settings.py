@@ -2,8 +2,9 @@ import shlex
 
 import pytest
 
-from kclassify.cli import _parse
+from kclassify.cli import VERBS
 from kclassify.config import FitConfig, resolve
+from kclassify.options import parse
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import read_tables
 
@@ -67,5 +68,5 @@ def test_command_line_reads_the_command_as_the_same_configuration(tmp_path, writ
     run = write_run(tmp_path / "run", preset="digits", config=config.to_json())
     words = shlex.split(commands(read_tables(run)).splitlines()[0])
     # Parsed only: `main` would go on and train.
-    options = _parse(words[1:])
+    options = parse(words[1:], VERBS)
     assert resolve(options.preset, options.config) == config

@@ -1,0 +1,261 @@
+"""The options of the `kclassify` command: read from the fields of the configuration."""
+
+import argparse
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields
+from typing import Any, NoReturn
+
+from kclassify import __version__
+from kclassify.checks import InputError, nearest
+from kclassify.config import FitConfig
+from kclassify.models.registry import MODELS
+from kclassify.presets import PRESETS
+
+# Their options are the fields of `FitConfig` and the model's own arguments.
+TRAINING_VERBS = ("fit", "find-lr", "tune")
+# The arguments of `tune` that are its own.
+SEARCH_OPTIONS = {
+    "tuner": "hyperband (the default), bayesian, random or grid",
+    "max_trials": "how many at most (20)",
+    "space": "a YAML or JSON file that says what may differ (by default what matters most)",
+    "objective": "val_accuracy (the default), val_loss, accuracy or loss",
+    "executions_per_trial": "trainings of each, with seeds of their own (1)",
+    "time_budget": "such as 30m: how long all of it may take",
+    "trial_time": "such as 90s: how long the whole training of a trial is (its epochs say)",
+    "directory": "where searches are kept (saved_models)",
+    "project_name": "the name of this one's folder: the same command goes on with it",
+    "workers": "run each trial in a process of its own, so many at once",
+    "chief": "host:port, for a search on several machines that share the directory",
+    "tuner_id": "who this is, with --chief: chief, or a name of its own",
+}
+
+
+Verbs = Mapping[str, tuple[Callable, str, Callable]]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are `InputError`s that name the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. Run `{self.prog} --help`.")
+
+
+def parse(arguments: list[str], verbs: Verbs) -> argparse.Namespace:
+    """Return the options of a command, with the function of its verb as `verb`.
+
+    Args:
+        arguments: the command's words.
+        verbs: by name: the function, a line of help, and the function that adds the options.
+
+    Raises:
+        InputError: a verb or an option that is not there.
+    """
+    parser, parsers = _parser(verbs)
+    options, rest = parser.parse_known_args(arguments)
+    verb = parsers[options.verb_name]
+    if options.verb_name in TRAINING_VERBS:
+        options.config = given_fields(options) | _model_options(verb, rest)
+    elif rest:
+        _refuse(verb, rest[0])
+    return options
+
+
+def _parser(verbs: Verbs) -> tuple[Parser, dict[str, Parser]]:
+    parser = Parser(
+        prog="kclassify", allow_abbrev=False, description="Image classification on Keras 3."
+    )
+    parser.add_argument("--version", action="version", version=f"kclassify {__version__}")
+    subparsers = parser.add_subparsers(dest="verb_name", metavar="VERB", required=True)
+    parsers = {}
+    for name, (verb, help, add_options) in verbs.items():
+        parsers[name] = subparsers.add_parser(name, help=help, description=help, allow_abbrev=False)
+        parsers[name].set_defaults(verb=verb)
+        add_options(parsers[name])
+    return parser, parsers
+
+
+def _refuse(verb: Parser, word: str) -> NoReturn:
+    known = [name for action in verb._actions for name in action.option_strings]
+    if verb.prog.removeprefix("kclassify ") in TRAINING_VERBS:
+        known += [f"--{name.replace('_', '-')}" for name in _model_arguments()]
+    option = word.split("=")[0]
+    raise InputError(
+        f"`{verb.prog}` must get options that it has. Received: {option!r}."
+        f"{nearest(option, known)} Run `{verb.prog} --help`."
+    )
+
+
+def _model_options(verb: Parser, rest: list[str]) -> dict[str, Any]:
+    """Return the model's own arguments: what is left of the form ``--name value``."""
+    words = [part for word in rest for part in (word.split("=", 1) if "--" in word else [word])]
+    known = _model_arguments()
+    found = {}
+    while words:
+        name = words.pop(0).removeprefix("--").replace("-", "_")
+        if name not in known or not words:
+            _refuse(verb, f"--{name.replace('_', '-')}")
+        found[name] = _literal(words.pop(0))
+    return found
+
+
+def _model_arguments() -> set[str]:
+    return {name for model in MODELS.values() for name in model.arguments}
+
+
+def _literal(text: str) -> Any:
+    """Return a number, True, None or a tuple that is written as in Python; otherwise the text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def given_fields(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of `FitConfig` that were given."""
+    names = [item.name for item in fields(FitConfig)]
+    return {name: getattr(options, name) for name in names if hasattr(options, name)}
+
+
+def check_options(parser: Parser) -> None:
+    """Add what `check` takes."""
+    parser.add_argument(
+        "data", help="a dataset's name, tfds:<name>, a folder, a CSV file or a run folder"
+    )
+    parser.add_argument("--seed", type=int, default=argparse.SUPPRESS, help="of the splits (0)")
+    parser.add_argument("--data-dir", default=argparse.SUPPRESS, help="where TFDS keeps its data")
+    parser.add_argument("--json", help="write all that was found to this file")
+    parser.add_argument("--strict", action="store_true", help="fail on warnings too")
+
+
+def fit_options(parser: Parser) -> None:
+    """Add what `fit` takes."""
+    _training_options(parser)
+    parser.add_argument(
+        "--run-dir", help="where to write, and where to go on: the same command resumes a run"
+    )
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        help="auto goes on with a run in --run-dir or begins one; never refuses a folder with a "
+        "run, must one without",
+    )
+
+
+def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
+    parser.add_argument(
+        "--preset", help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses"
+    )
+    parser.add_argument("--quiet", action="store_true", help="show nothing while it trains")
+    parser.epilog = (
+        "An argument of the model is an option too, such as --depth 20: `kclassify models`."
+    )
+    group = parser.add_argument_group("configuration")
+    for item in fields(FitConfig):
+        if item.name not in ("model_args", *but):
+            _add_field(group, item)
+
+
+def _add_field(group: argparse._ArgumentGroup, item: Field) -> None:
+    name = "--" + item.name.replace("_", "-")
+    help = f"{item.metadata['help']} ({item.default} unless the preset says otherwise)"
+    if item.type is bool:
+        group.add_argument(
+            name, action="store_true", default=argparse.SUPPRESS, help=item.metadata["help"]
+        )
+        return
+    # Alone it says True; with a value, what the value says.
+    lone: dict[str, Any] = {"nargs": "?", "const": True} if item.type == bool | None else {}
+    choices = item.metadata["choices"]
+    metavar = "{" + ",".join(choices) + "}" if choices else item.name.upper()
+    group.add_argument(
+        name, type=_reader(item), default=argparse.SUPPRESS, metavar=metavar, help=help, **lone
+    )
+
+
+def _reader(item: Field) -> Callable[[str], Any]:
+    """Return the function that turns the text of an option into its field's value."""
+    if item.name == "class_names":
+        return lambda text: tuple(text.split(","))
+    if item.name in ("data_dir", "device", "memory_budget", "time_budget"):
+        return str
+    return _literal
+
+
+def run_option(parser: Parser) -> None:
+    """Add a run folder."""
+    parser.add_argument("run", help="a run folder, as `kclassify fit` writes it")
+
+
+def _tta_option(parser: Parser) -> None:
+    help = "test-time augmentation, the mean over views of an image: none, flip or flip_shift"
+    parser.add_argument("--tta", default="none", help=help)
+
+
+def evaluate_options(parser: Parser) -> None:
+    """Add what `evaluate` takes."""
+    run_option(parser)
+    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
+    parser.add_argument("--data", help="other images to evaluate on: a folder or a CSV file")
+    _tta_option(parser)
+    parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
+
+
+def verify_options(parser: Parser) -> None:
+    """Add what `verify-run` takes."""
+    run_option(parser)
+    parser.add_argument("--data", help="the data, where it has been moved")
+
+
+def export_options(parser: Parser) -> None:
+    """Add what `export` takes."""
+    run_option(parser)
+    parser.add_argument(
+        "--formats", default="saved_model", help="comma-separated: saved_model, onnx, litert"
+    )
+    _tta_option(parser)
+    parser.add_argument("--version", type=int, dest="number", help="default: the next one")
+
+
+def predict_options(parser: Parser) -> None:
+    """Add what `predict` takes."""
+    parser.add_argument(
+        "model", help="a SavedModel, a run folder or a .keras, .onnx or .tflite file"
+    )
+    parser.add_argument("images", nargs="+", help="image files or folders")
+    parser.add_argument("--top-k", type=int, default=3, help="how many classes to name")
+    parser.add_argument("--csv", help="write the table to this file instead of printing it")
+
+
+def no_options(parser: Parser) -> None:
+    """Add nothing: the verb takes no arguments."""
+
+
+def tune_options(parser: Parser) -> None:
+    """Add what `tune` takes; its time budget is the search's, not a trial's."""
+    _training_options(parser, but=("time_budget",))
+    group = parser.add_argument_group("search")
+    for name, help in SEARCH_OPTIONS.items():
+        kind = int if name in ("max_trials", "executions_per_trial", "workers") else str
+        option = "--" + name.replace("_", "-")
+        group.add_argument(option, type=kind, default=argparse.SUPPRESS, help=help)
+
+
+def find_lr_options(parser: Parser) -> None:
+    """Add what `find-lr` takes."""
+    _training_options(parser)
+    parser.add_argument("--steps", type=int, help="how many at most (two passes, 100 to 300 steps)")
+    parser.add_argument("--out", default="find-lr.png", help="the curve; its table goes beside it")
+
+
+def bench_options(parser: Parser) -> None:
+    """Add what `bench` takes."""
+    parser.add_argument("what", help="devices: measure each, and recommend one")
+    parser.add_argument("--device", help="this one alone, such as cpu or gpu:1")
+    parser.add_argument("--preset", default="fast", help="whose network (fast)")
+    parser.add_argument("--image-size", type=int, default=32, help="pixels (32)")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=(32, 128, 512), help="to try (32 128 512)"
+    )
+    parser.add_argument("--quick", action="store_true", help="measure for a shorter time")

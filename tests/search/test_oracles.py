@@ -1,0 +1,225 @@
+"""Every oracle is asked the same, however often it is interrupted."""
+
+import json
+import time
+from pathlib import Path
+
+import keras_tuner
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.search.oracles import (
+    COMPLETED,
+    FAILED,
+    IDLE,
+    INVALID,
+    MOST_FAILURES,
+    ORACLES,
+    STOPPED,
+    build_oracle,
+    grid_size,
+)
+
+OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
+
+
+def space():
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("a", [1, 2, 3, 4], default=3)
+    with hp.conditional_scope("a", [1, 2]):
+        hp.Float("b", 0.0, 1.0, step=0.5)
+    return hp
+
+
+def oracle(tuner, *, max_trials=10, seconds=60.0, reload=True):
+    now = time.perf_counter()
+    found = build_oracle(
+        tuner, space(), file=Path("state.json"), objective=OBJECTIVE, max_trials=max_trials,
+        units=9, seed=0, began=now, end=now + seconds,
+    )  # fmt: skip
+    if reload:
+        found.reload()
+    return found
+
+
+def score(trial):
+    values = trial.hyperparameters.values
+    return values["a"] / 10 + values.get("b", 0.0) / 100
+
+
+def end(found, trial, status=COMPLETED):
+    if status == COMPLETED:
+        found.update_trial(trial.trial_id, {"val_accuracy": score(trial)})
+    trial.status = status
+    found.end_trial(trial)
+
+
+def asked(trial):
+    return trial.trial_id, dict(trial.hyperparameters.values)
+
+
+def run(tuner, *, interrupted):
+    """Return what was tried in order; with a new process before and in the middle of each trial."""
+    tried = []
+    found = oracle(tuner)
+    while (trial := found.create_trial("t")).status != STOPPED:
+        if interrupted:
+            found = oracle(tuner)
+            again = found.create_trial("t")
+            assert asked(again) == asked(trial)
+            trial = again
+        tried.append(asked(trial))
+        end(found, trial)
+        if interrupted:
+            found = oracle(tuner)
+    return tried
+
+
+@pytest.mark.parametrize("tuner", ORACLES)
+def test_an_interrupted_search_tries_as_much_and_nothing_twice(tuner):
+    whole = run(tuner, interrupted=False)
+    for path in Path().glob("state*.json"):
+        path.unlink()
+    cut = run(tuner, interrupted=True)
+    assert len(cut) == len(whole)
+    assert len({id for id, _ in cut}) == len(cut)
+    if tuner != "bayesian":  # whose random starts are not in its state
+        assert cut == whole
+
+
+@pytest.mark.parametrize("tuner", ORACLES)
+def test_the_first_trial_has_the_defaults(tuner):
+    assert oracle(tuner).create_trial("t").hyperparameters.values["a"] == 3
+
+
+@pytest.mark.parametrize("cut", [0, 1, 50, -1])
+def test_a_truncated_state_is_repaired_from_the_one_before(cut):
+    found = oracle("random")
+    for _ in range(3):
+        end(found, found.create_trial("t"))
+    found.create_trial("t")
+    content = Path("state.json").read_bytes()
+    Path("state.json").write_bytes(content[:cut])
+    again = oracle("random", reload=False)
+    assert again.reload() == ["state.json"]
+    assert len(again.end_order) == 3
+    assert again.create_trial("t").trial_id == "03"
+
+
+def test_both_states_damaged_begins_anew_and_says_so():
+    found = oracle("random")
+    end(found, found.create_trial("t"))
+    for name in ("state.json", "state.before.json"):
+        Path(name).write_text("{")
+    again = oracle("random", reload=False)
+    assert again.reload() == ["state.json", "state.before.json"]
+
+
+def test_what_had_ended_when_the_process_died_is_not_run_again():
+    """KerasTuner saves an ended trial while it still counts as ongoing."""
+    found = oracle("random")
+    trial = found.create_trial("t")
+    end(found, trial)
+    state = json.loads(Path("state.json").read_text())
+    assert state["oracle"]["ongoing_trials"]
+    assert oracle("random").create_trial("t").trial_id != trial.trial_id
+
+
+def test_orphans_are_put_back_in_their_order():
+    found = oracle("random")
+    first, second = found.create_trial("one"), found.create_trial("two")
+    again = oracle("random")
+    ids = [again.create_trial("t").trial_id, again.create_trial("u").trial_id]
+    assert ids == [first.trial_id, second.trial_id]
+
+
+def test_three_failures_in_a_row_stop_it():
+    found = oracle("random")
+    for number in range(MOST_FAILURES):
+        trial = found.create_trial("t")
+        trial.message = f"reason {number}"
+        end(found, trial, FAILED)
+    assert found.cause == "reason 2"
+    assert found.create_trial("t").status == STOPPED
+
+
+def test_a_success_between_failures_goes_on():
+    found = oracle("random")
+    for status in (FAILED, FAILED, COMPLETED, FAILED, FAILED):
+        end(found, found.create_trial("t"), status)
+    assert found.cause is None
+
+
+def test_what_memory_was_short_for_is_tried_once_more():
+    found = oracle("random")
+    trial = found.create_trial("t")
+    end(found, trial, INVALID)
+    again = found.create_trial("t")
+    assert again.trial_id == trial.trial_id
+    end(found, again, INVALID)
+    assert found.create_trial("t").trial_id != trial.trial_id
+    assert found.trials[trial.trial_id].status == FAILED
+
+
+def test_no_trial_is_begun_when_the_time_is_over():
+    assert oracle("random", seconds=-1.0).create_trial("t").status == STOPPED
+
+
+def test_hyperband_trains_the_best_on_from_where_they_were():
+    found = oracle("hyperband", max_trials=13)
+    trials = []
+    while (trial := found.create_trial("t")).status not in (STOPPED, IDLE):
+        trials.append(trial)
+        end(found, trial)
+    values = [trial.hyperparameters.values for trial in trials]
+    spans = [(value["tuner/initial_epoch"], value["tuner/epochs"]) for value in values]
+    # The space has eight points, and the first rung nine places.
+    assert (1, 3) in spans
+    assert (3, 9) in spans
+    going_on = next(value for value in values if value["tuner/initial_epoch"] == 1)
+    assert found.trials[going_on["tuner/trial_id"]].hyperparameters.values["a"] == going_on["a"]
+
+
+def test_a_grid_has_every_point_once():
+    tried = run("grid", interrupted=False)
+    assert len(tried) == grid_size(space()) == 8
+    assert len({json.dumps(values, sort_keys=True) for _, values in tried}) == 8
+
+
+def test_a_grid_that_is_too_large_says_how_large():
+    with pytest.raises(InputError, match="at least the size of the grid, 8"):
+        oracle("grid", max_trials=7)
+
+
+def test_a_lost_workers_trial_is_anothers_and_ends_once():
+    found = oracle("random")
+    lost = found.create_trial("lost")
+    assert not found.over(60.0)
+    assert not found.over(-1.0)
+    again = found.create_trial("other")
+    assert again.trial_id == lost.trial_id
+    end(found, again)
+    end(found, lost)
+    assert found.end_order == [lost.trial_id]
+
+
+def test_a_worker_waits_while_another_one_may_be_lost():
+    found = oracle("random", max_trials=1)
+    trial = found.create_trial("one")
+    assert found.create_trial("two").status == IDLE
+    assert not found.over(-1.0)
+    again = found.create_trial("two")
+    assert again.trial_id == trial.trial_id
+    end(found, again)
+    assert found.create_trial("two").status == STOPPED
+
+
+def test_a_chief_is_done_when_all_know_or_are_lost():
+    found = oracle("random", max_trials=1)
+    trial = found.create_trial("one")
+    found.heard["gone"] = time.monotonic() - 100
+    found.tuner_ids.add("gone")
+    end(found, trial)
+    assert not found.over(60.0)
+    assert found.create_trial("one").status == STOPPED
+    assert found.over(60.0)

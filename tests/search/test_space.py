@@ -1,0 +1,162 @@
+import json
+
+import keras_tuner
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.models.registry import MODELS, build_model
+from kclassify.search.oracles import grid_size
+from kclassify.search.space import config_of, declare, read_space
+from kclassify.search.spaces import MODEL_SPACES, default_space
+
+BASE = FitConfig()
+SHAPE = (32, 32, 3)
+
+
+def read(space, base=BASE):
+    return read_space(space, base, SHAPE)
+
+
+def space_of(dimensions):
+    hp = keras_tuner.HyperParameters()
+    declare(dimensions, hp)
+    return hp
+
+
+def samples(dimensions, count=20):
+    hp = space_of(dimensions)
+    oracle = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("val_accuracy", "max"), hyperparameters=hp, seed=1
+    )
+    return [config_of(BASE, dimensions, oracle._random_values()) for _ in range(count)]
+
+
+def test_lists_ranges_and_conditions_are_kerastuners():
+    dimensions = read({
+        "optimizer": ["nesterov", "adamw"],
+        "learning_rate": {"min_value": 0.01, "max_value": 0.5, "sampling": "log"},
+        "filters": {"min_value": 8, "max_value": 32, "step": 8},
+        "ema": {"values": [None, 0.99], "when": {"optimizer": ["adamw"]}},
+    })  # fmt: skip
+    for config in samples(dimensions):
+        assert config.optimizer in ("nesterov", "adamw")
+        assert 0.01 <= config.learning_rate <= 0.5
+        assert config.model_args["filters"] in (8, 16, 24, 32)
+        assert config.ema is None or config.optimizer == "adamw"
+    assert {config.ema for config in samples(dimensions)} == {None, 0.99}
+
+
+def test_lists_and_nothing_can_be_chosen_among():
+    dimensions = read({"filters": [[8, 16], [16, 32]], "gradient_clip": [None, 1.0]})
+    found = samples(dimensions)
+    assert {tuple(config.model_args["filters"]) for config in found} == {(8, 16), (16, 32)}
+    assert {config.gradient_clip for config in found} == {None, 1.0}
+
+
+def test_one_name_may_have_alternatives():
+    dimensions = read({
+        "optimizer": ["sgd", "adamw"],
+        "learning_rate": [
+            {"values": [0.1, 0.2], "when": {"optimizer": ["sgd"]}},
+            {"values": [0.001], "when": {"optimizer": ["adamw"]}},
+        ],
+    })  # fmt: skip
+    assert {(c.optimizer, c.learning_rate) for c in samples(dimensions)} == {
+        ("sgd", 0.1), ("sgd", 0.2), ("adamw", 0.001)
+    }  # fmt: skip
+    assert grid_size(space_of(dimensions)) == 3
+
+
+def test_another_model_has_its_own_arguments_only():
+    base = BASE.replace(model_args={"dropout": 0.3}, progressive=(0.5, 1.0))
+    dimensions = read_space(
+        {
+            "model": ["convnet", "lenet"],
+            "depth": {"values": [2, 3], "when": {"model": ["convnet"]}},
+        },
+        base, SHAPE,
+    )  # fmt: skip
+    other = config_of(base, dimensions, {"model": "lenet"})
+    assert (dict(other.model_args), other.progressive) == ({}, None)
+    same = config_of(base, dimensions, {"model": "convnet", "depth": 2})
+    assert dict(same.model_args) == {"dropout": 0.3, "depth": 2}
+
+
+def test_what_the_base_has_is_where_it_begins():
+    rates = {"min_value": 0.01, "max_value": 0.5}
+    dimensions = read({"learning_rate": rates, "batch_size": [64, 128]})
+    defaults = {dimension.name: dimension.default for dimension in dimensions}
+    assert defaults == {"learning_rate": BASE.learning_rate, "batch_size": 128}
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "json"])
+def test_a_file_is_read(suffix, tmp_path):
+    path = tmp_path / f"space.{suffix}"
+    space = {"batch_size": [64, 128]}
+    path.write_text("batch_size: [64, 128]\n" if suffix == "yaml" else json.dumps(space))
+    assert read(path) == read(space)
+
+
+def test_it_survives_json():
+    space = {"optimizer": ["sgd", "adamw"],
+             "ema": {"values": [None, 0.9], "when": {"optimizer": ["sgd"]}}}  # fmt: skip
+    once = [dimension.to_json() for dimension in read(space)]
+    assert json.loads(json.dumps(once)) == once
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"lerning_rate": [1, 2]}, "Did you mean 'learning_rate'"),
+        ({"epochs": [1, 2]}, "which all of them share"),
+        ({"width": [1, 2]}, "arguments of the model"),
+        ({"batch_size": [64]}, "leave something to choose"),
+        ({}, "leave something to choose"),
+        ({"batch_size": []}, "some values"),
+        ({"batch_size": {"min_value": 4}}, "some values"),
+        ({"batch_size": {"min_value": 8, "max_value": 4}}, "some values"),
+        ({"learning_rate": {"min_value": 0, "max_value": 1, "sampling": "log"}}, "above 0"),
+        ({"learning_rate": {"min_value": 0.1, "max_value": 1, "sampling": "ln"}}, "sampling"),
+        ({"learning_rate": {"min_val": 0.1, "max_value": 1}}, "Did you mean 'min_value'"),
+        ({"learning_rate": {"values": [1], "min_value": 1, "max_value": 2}}, "some values"),
+        ({"learning_rate": [-1.0, 0.1]}, "`learning_rate` must be a number above 0"),
+        ({"optimizer": ["adam", "adma"]}, "Did you mean 'adam'"),
+        ({"ema": {"values": [0.9, 0.99], "when": {"optimiser": ["sgd"]}}}, "depend on"),
+        ({"ema": {"values": [0.9], "when": {"ema": [0.9]}}}, "depend on"),
+        ([1, 2], "a mapping"),
+        ("none.yaml", "can be read"),
+    ],
+)
+def test_what_cannot_be_searched_is_named(space, message):
+    with pytest.raises(InputError, match=message):
+        read(space)
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path):
+    (tmp_path / "space.yaml").write_text("a: [1, 2\nb: }")
+    with pytest.raises(InputError, match="YAML or JSON"):
+        read(tmp_path / "space.yaml")
+
+
+def test_every_model_has_a_space():
+    assert set(MODEL_SPACES) == set(MODELS)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
+def test_a_default_space_begins_with_its_base_and_can_be_built(model, shape):
+    base = FitConfig(model=model, epochs=1)
+    dimensions = read_space(None, base, shape)
+    hp = space_of(dimensions)
+    active = {item.name: item.default for item in hp.space if hp.is_active(item)}
+    first = config_of(base, dimensions, active)
+    assert first.learning_rate == pytest.approx(base.learning_rate)
+    assert first.optimizer == base.optimizer
+    if model in ("convnet", "resnet"):
+        build_model(model, input_shape=shape, num_classes=3, **first.model_args)
+
+
+def test_what_is_not_mirrored_stays_so():
+    space = default_space(FitConfig(augmentation="crop"), (8, 8, 1))
+    assert space["augmentation"] == ["none", "crop"]
