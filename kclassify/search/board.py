@@ -73,7 +73,7 @@ class Board:
         """Return the table as it is now: the best trials, and those in work."""
         rows = list(self.rows())
         names = list(dict.fromkeys(name for row in rows for name in _values(row)))
-        found = Table(title=f"{self.folder}: {_clock(self.left())} left", expand=False)
+        found = Table(title=f"{self.folder.path.name}: {_clock(self.left())} left", expand=False)
         for column in ("trial", "state", "epoch", self.objective.name, *names):
             found.add_column(column, justify="right" if column != "state" else "left")
         for row in self._chosen(rows):

@@ -6,6 +6,7 @@ ends in time; the first trial has the values that the search begins with.
 """
 
 import functools
+import hashlib
 import json
 import time
 import warnings
@@ -285,8 +286,8 @@ def build_oracle(
     Raises:
         InputError: a grid of more points than `max_trials`.
     """
-    options = {"objective": objective, "hyperparameters": hp, "allow_new_entries": True,
-               "tune_new_entries": True, "seed": seed + 1, "max_retries_per_trial": 1}  # fmt: skip
+    options = {"objective": objective, "hyperparameters": hp, "seed": _spread(seed),
+               "max_retries_per_trial": 1}  # fmt: skip
     if tuner == "hyperband":
         oracle = ORACLES[tuner](max_epochs=units, factor=FACTOR, hyperband_iterations=0, **options)
         oracle.max_trials = max_trials
@@ -298,6 +299,11 @@ def build_oracle(
     oracle.cause, oracle.heard, oracle.told_to_stop = None, {}, False
     oracle.verbose = 0
     return oracle
+
+
+def _spread(seed: int) -> int:
+    """Return another seed: KerasTuner draws from the seeds that follow, which small ones share."""
+    return int.from_bytes(hashlib.sha256(str(seed).encode()).digest()[:4])
 
 
 def sweep(units: int) -> list[tuple[int, int, int]]:

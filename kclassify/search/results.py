@@ -9,7 +9,7 @@ import pandas as pd
 
 from kclassify.config import FitConfig
 from kclassify.search.folder import SearchFolder
-from kclassify.search.space import Dimension
+from kclassify.search.space import Dimension, plain_values
 
 # Of a normal distribution, for 95 %.
 Z = 1.96
@@ -69,7 +69,6 @@ def trial_rows(
     trials: Sequence[Any], folder: SearchFolder, dimensions: Sequence[Dimension]
 ) -> list[dict[str, Any]]:
     """Return a row for each of KerasTuner's trials: state, metrics, hyper-parameters."""
-    decode = {dimension.name: dimension.decode for dimension in dimensions}
     rows = []
     for trial in trials:
         outcome = folder.outcome(trial.trial_id) or {}
@@ -84,14 +83,15 @@ def trial_rows(
                 "epochs": outcome.get("epochs"),
                 "seconds": outcome.get("seconds"),
                 "run": outcome.get("run"),
-                **{
-                    n: decode[n](v) if n in decode else v
-                    for n, v in values.items()
-                    if not n.startswith("tuner/")
-                },
+                **(plain_values(dimensions, values) if dimensions else _own(values)),
             }
         )
     return rows
+
+
+def _own(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters of a hyper-model of the user's, without KerasTuner's own."""
+    return {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
 
 def _state(status: str) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Dimension:
         sampling: ``"linear"``, ``"log"`` or ``"reverse_log"``.
         default: the value of the first trial.
         when: it is there only where these others have one of these values.
+        alternative: which of several of one name it is, from 0.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Dimension:
     sampling: str = "linear"
     default: Any = None
     when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    alternative: int = 0
+
+    @property
+    def key(self) -> str:
+        """What KerasTuner calls it: it drops the value of one of two that have the same name."""
+        return f"{self.name}#{self.alternative + 1}" if self.alternative else self.name
 
     @property
     def free(self) -> bool:
@@ -70,11 +77,11 @@ class Dimension:
                 scopes.enter_context(hp.conditional_scope(parent, values))
             if self.values:
                 default = None if self.default is None else self.encode(self.default)
-                hp.Choice(self.name, [self.encode(v) for v in self.values], default=default)
+                hp.Choice(self.key, [self.encode(v) for v in self.values], default=default)
                 return
             kind = hp.Int if self.whole else hp.Float
             ends = {name: getattr(self, name) for name in _RANGE}
-            kind(self.name, **ends, default=self.default)
+            kind(self.key, **ends, default=self.default)
 
     @property
     def _plain(self) -> bool:
@@ -92,7 +99,8 @@ class Dimension:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON types, as `read_space` reads them."""
-        return json.loads(json.dumps({key: getattr(self, key) for key in ("name", *_KEYS)}))
+        keys = ("name", *_KEYS, "alternative")
+        return json.loads(json.dumps({key: getattr(self, key) for key in keys}))
 
 
 def read_space(
@@ -131,7 +139,10 @@ def read_space(
     found = []
     for name, declared in read.items():
         _check_name(name, known)
-        found += [_dimension(name, one, base) for one in _alternatives(declared)]
+        found += [
+            replace(_dimension(name, one, base), alternative=place)
+            for place, one in enumerate(_alternatives(declared))
+        ]
     dimensions = _parents_first(found)
     _check_values(dimensions, base)
     if not any(dimension.free for dimension in dimensions):
@@ -161,9 +172,14 @@ def config_of(
 
     Another model than that of `base` has its own arguments, and images of one size.
     """
-    decode = {dimension.name: dimension.decode for dimension in dimensions}
-    plain = {name: decode[name](value) for name, value in values.items() if name in decode}
-    return with_values(base, plain)
+    return with_values(base, plain_values(dimensions, values))
+
+
+def plain_values(dimensions: Iterable[Dimension], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what KerasTuner's `values` say of the dimensions, by name."""
+    known = {dimension.key: dimension for dimension in dimensions}
+    return {known[key].name: known[key].decode(value) for key, value in values.items()
+            if key in known}  # fmt: skip
 
 
 def with_values(base: FitConfig, values: Mapping[str, Any]) -> FitConfig:
@@ -270,8 +286,6 @@ def _check_form(dimension: Dimension, declared: Mapping[str, Any]) -> None:
 
 def _with_default(dimension: Dimension, base: FitConfig) -> Dimension:
     """Begin at what `base` has, where the dimension has that too."""
-    from dataclasses import replace
-
     value = base.model_args.get(dimension.name, getattr(base, dimension.name, None))
     value = list(value) if isinstance(value, tuple) else value
     if dimension.values:

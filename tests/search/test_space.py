@@ -6,7 +6,7 @@ import pytest
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.models.registry import MODELS, build_model
-from kclassify.search.oracles import grid_size
+from kclassify.search.oracles import build_oracle, grid_size
 from kclassify.search.space import config_of, declare, read_space
 from kclassify.search.spaces import MODEL_SPACES, default_space
 
@@ -66,6 +66,24 @@ def test_one_name_may_have_alternatives():
         ("sgd", 0.1), ("sgd", 0.2), ("adamw", 0.001)
     }  # fmt: skip
     assert grid_size(space_of(dimensions)) == 3
+
+
+def test_alternatives_are_still_there_when_a_trial_is_recorded(tmp_path):
+    """KerasTuner drops what the inactive one of two with one name would have been."""
+    dimensions = read_space(None, BASE, SHAPE)
+    hp = keras_tuner.Objective("val_accuracy", "max")
+    oracle = build_oracle(
+        "random", space_of(dimensions), file=tmp_path / "state.json", objective=hp, max_trials=12,
+        units=1, seed=0, began=0.0, end=float("inf"),
+    )  # fmt: skip
+    configs = []
+    for number in range(12):
+        trial = oracle.create_trial(f"t{number}")
+        configs.append(config_of(BASE, dimensions, trial.hyperparameters.values))
+    assert len({config.learning_rate for config in configs}) == 12
+    assert {config.optimizer for config in configs} == {"nesterov", "adamw"}
+    adamw = [config.learning_rate for config in configs if config.optimizer == "adamw"]
+    assert max(adamw) <= 0.01
 
 
 def test_another_model_has_its_own_arguments_only():
