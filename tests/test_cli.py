@@ -220,7 +220,7 @@ def test_a_fit_that_is_asked_to_stop_says_how_to_go_on(folder, monkeypatch, caps
         )  # fmt: skip
         patch.setattr("kclassify.training.session.IMAGES_PER_EXECUTION", 1)
         assert exit_code("fit", folder, *SMALL) == code
-    assert "r is saved; the same command goes on from there" in capsys.readouterr().err
+    assert "r is saved; the same with --run-dir r goes on from there" in capsys.readouterr().err
     assert run_cli("fit", folder, *SMALL) == 0
     assert "resuming  after step" in capsys.readouterr().out
 

@@ -264,7 +264,7 @@ def _class_findings(source: Source) -> list[Finding]:
 
 def _blank(everything: _Everything, looks: Looks) -> list[Finding]:
     places = np.flatnonzero(looks.blank)
-    what = f"next to nothing to see: {_images(len(places))}"
+    what = f"of one colour all over, or nearly: {_images(len(places))}"
     finding = Finding("blank", "warning", len(places), what, everything.named(places))
     return [finding] * bool(len(places))
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -67,7 +67,8 @@ def _check_same(setting: Setting, before: Mapping[str, Any]) -> None:
     here = search_facts(setting)
     differing = [
         *differences(before["config"], here["config"], but=FREE_FIELDS),
-        *differences(before["search"], here["search"], but=()),
+        *differences(before["search"], here["search"], but=("max_trials", "space")),
+        *_space_differences(before["search"]["space"], here["search"]["space"]),
         *differences(before, here, but=(*FREE_FACTS, "search")),
     ]
     if differing:
@@ -76,6 +77,13 @@ def _check_same(setting: Setting, before: Mapping[str, Any]) -> None:
             f"{str(setting.folder)!r}, which has {', '.join(differing)}. Give the same again, or "
             "choose another name; nothing was written."
         )
+
+
+def _space_differences(there: Sequence[Mapping], here: Sequence[Mapping]) -> list[str]:
+    """Return the names that were not to be searched, or not as they are now."""
+    differing = [item for item in (*there, *here) if item not in there or item not in here]
+    names = list(dict.fromkeys(item["name"] for item in differing))
+    return [f"another space ({', '.join(names)})"] * bool(names)
 
 
 def _budget(setting: Setting, given: Mapping[str, Any]) -> Budget:
@@ -125,7 +133,8 @@ def plan_text(setting: Setting, oracle: Any) -> str:
     epochs = cost(plan, units=units) * asked.executions_per_trial * _whole_epochs(setting)
     going_on = sum(rung.trials for rung in plan if rung.first)
     ends = datetime.now() + timedelta(seconds=seconds_left(setting, oracle))
-    names = dict.fromkeys(item.name for item in oracle.hyperparameters.space)
+    # Of alternatives, KerasTuner knows the second by a name of its own.
+    names = dict.fromkeys(item.name.split("#")[0] for item in oracle.hyperparameters.space)
     train_on = f", of which {going_on} train an earlier one on" if going_on else ""
     return (
         f"search    {asked.tuner}: {asked.max_trials} trials{train_on}; {epochs:.0f} epochs, "

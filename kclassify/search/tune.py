@@ -75,7 +75,8 @@ def tune(
         data: as for `fit`.
         tuner: ``"hyperband"``, ``"bayesian"``, ``"random"`` or ``"grid"``. Hyperband trains many
             a little and the best of them longer, from where they were.
-        max_trials: how many at most; one that Hyperband trains longer counts again.
+        max_trials: how many at most; one that Hyperband trains longer counts again. A search that
+            has ended goes on when there may be more.
         space: what may differ: a mapping from fields of `FitConfig` and arguments of the model to
             their values, see `kclassify.search.space.read_space`; or the path of a YAML or JSON
             file with one. By default what matters most for the model.
@@ -154,7 +155,10 @@ def tune(
         for damaged in oracle.reload():
             tell(f"note      a damaged file is passed over: {damaged}")
         folder.write(folder.facts_file, search_facts(setting))
-        tell(plan_text(setting, oracle))
+        if len(oracle.end_order) >= max_trials:
+            tell(f"finished before: {folder}; a larger max_trials goes on with it")
+        else:
+            tell(plan_text(setting, oracle))
         board = Board(folder, partial(rows, setting, oracle), objective=objective_of(objective),
                       left=partial(seconds_left, setting, oracle))  # fmt: skip
         ended = board.ended if verbose else silent

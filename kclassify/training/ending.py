@@ -35,7 +35,7 @@ def finish(run: Run, session: Session, best: BestWeights, nan: StopOnNaN) -> Non
 
 def give_way(run: Run, signal: Signals) -> None:
     """End as the signal asks for, now that all is saved."""
-    advice = f"{run} is saved; the same command goes on from there"
+    advice = f"{run} is saved; the same with --run-dir {run} goes on from there"
     if signal == Signals.SIGINT:
         raise KeyboardInterrupt(f"; {advice}")
     print(f"kclassify: {signal.name}; {advice}", file=sys.stderr)

@@ -66,9 +66,9 @@ def fit(
     The validation split decides which weights are kept: those of the best epoch are the ones that
     are saved, evaluated, reported and exported. The test split is not looked at.
 
-    A fit that was stopped, by whatever, goes on when it is called again with the same arguments,
-    and ends with the weights that it would have ended with. Ctrl-C and SIGTERM finish the step and
-    save it; otherwise the steps since the last checkpoint are made again.
+    A fit that was stopped, by whatever, goes on when it is called again with the same arguments
+    and its `run_dir`, and ends with the weights that it would have ended with. Ctrl-C and SIGTERM
+    finish the step and save it; otherwise the steps since the last checkpoint are made again.
 
     Args:
         data: a dataset's name (`kclassify datasets`), ``"tfds:<name>"``, a folder of class
@@ -104,6 +104,11 @@ def fit(
     """
     began = time.perf_counter()
     check_choice("resume", resume, RESUME)
+    if resume == "must" and run_dir is None:
+        raise InputError(
+            "`run_dir` must be given with resume='must', which goes on with what it holds. "
+            "Received: None."
+        )
     asked = resolve(_first_preset(data, preset, config), without_auto(config))
     if asked.tensorboard:
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")

@@ -64,7 +64,7 @@ def past_of(run: Run, *, resume: str) -> Past:
         manifest = checkpoint.facts["manifest"]
     else:
         manifest = run.config if run.config_file.is_file() else {}
-    kind = "finished" if run.complete else "half-written"
+    kind = "finished" if run.complete else "unfinished"
     if manifest and resume == "never":
         raise InputError(
             f"`run_dir` must not exist yet with resume='never'. Received: {str(run)!r}, which "

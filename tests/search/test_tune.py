@@ -127,7 +127,7 @@ def test_a_search_can_be_made_longer(tiny_arrays, asked, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"space": {"filters": [2, 6]}}, "space"),
+        ({"space": {"filters": [2, 6]}}, r"another space \(filters, learning_rate\)"),
         ({"tuner": "grid", "max_trials": 4}, "tuner 'random' instead of 'grid'"),
         ({"batch_size": 4}, "batch_size 8 instead of 4"),
         ({"epochs": 3}, "epochs 2 instead of 3"),
@@ -140,6 +140,17 @@ def test_another_search_is_refused_with_what_differs(change, message, tiny_array
     with pytest.raises(InputError, match=message):
         tune(tiny_arrays, asked, **change)
     assert Path("saved_models/s/state.json").read_bytes() == before
+
+
+def test_a_search_goes_on_with_more_trials(tiny_arrays, asked, finished, capsys):
+    shutil.copytree(finished.folder.path, "saved_models/s")
+    again = tune(tiny_arrays, asked, verbose=True)
+    assert "finished before" in capsys.readouterr().out
+    assert len(again.trials) == 3
+    more = tune(tiny_arrays, asked, max_trials=4)
+    assert len(more.trials) == 4
+    kept = more.trials[more.trials["trial"].isin(again.trials["trial"])]
+    assert sorted(kept["seconds"]) == sorted(again.trials["seconds"])
 
 
 def test_other_images_are_refused(tiny_arrays, asked, finished):

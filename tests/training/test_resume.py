@@ -92,7 +92,7 @@ def test_a_signal_finishes_the_step_and_saves_it(tiny_arrays, options, undisturb
         kclassify.fit(tiny_arrays, run_dir="r", callbacks=[stopper], **rare)
     if number == signal.SIGTERM:
         assert stop.value.code == 143
-        assert "the same command goes on" in capsys.readouterr().err
+        assert "--run-dir r goes on" in capsys.readouterr().err
     assert newest("r").step == STEPS + 2
     assert outcome(kclassify.fit(tiny_arrays, run_dir="r", **options)) == undisturbed
 
@@ -187,7 +187,7 @@ def half(tiny_arrays, options):
         ({"epochs": 9}, "epochs 4 instead of 9"),
         ({"learning_rate": 0.02}, r"learning_rate 0\.01 instead of 0\.02"),
         ({"seed": 1}, "seed 0 instead of 1"),
-        ({"resume": "never"}, "half-written run"),
+        ({"resume": "never"}, "unfinished run"),
         ({"resume": "perhaps"}, "`resume` must be one of"),
         ({"callbacks": [keras.callbacks.EarlyStopping()]}, "begun with"),
     ],
