@@ -5,14 +5,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from kclassify import runtime
 from kclassify.config import FitConfig
+
+runtime.prepare()
+
+from kclassify.training.time_budget import FORWARD_SHARE  # noqa: E402
 
 # Hyperband's whole training has so many parts where it is measured in time.
 UNITS_OF_TIME = 9
 # What a search spends on anything but steps and validation: tracing, mostly.
 OVERHEAD_SHARE = 0.1
-# A step forward alone takes about a third of one that learns.
-FORWARD_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
