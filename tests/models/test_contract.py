@@ -93,7 +93,8 @@ def test_layers_are_keras_own(name):
 def test_saved_file_opens_in_plain_keras(name, tmp_path):
     model = shared(name)
     model.save(tmp_path / "model.keras")
-    assert keras.saving.get_custom_objects() == {}
+    registered = keras.saving.get_custom_objects().values()
+    assert not [thing for thing in registered if thing.__module__.startswith("kclassify")]
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(again(images()), model(images()))
 
