@@ -22,7 +22,11 @@ from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import set_whitening  # noqa: E402
 from kclassify.training.dials import Dials, build_dials  # noqa: E402
 from kclassify.training.losses import build_loss  # noqa: E402
-from kclassify.training.optimizers import build_optimizer, clip_kernels  # noqa: E402
+from kclassify.training.optimizers import (  # noqa: E402
+    build_optimizer,
+    clip_kernels,
+    leave_out_all_reduce,
+)
 from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
 
 WHITENING_IMAGES = 5000
@@ -163,6 +167,7 @@ def _compile(
 def _make_variables(session: Session, source: Source) -> None:
     """Make what Keras would make in the first step: a checkpoint is read into all of them."""
     model, classes = session.model, source.num_classes
+    leave_out_all_reduce(model.optimizer)
     model.optimizer.build(model.trainable_variables)
     labels = tf.zeros((1, classes)) if session.soft else tf.zeros((1,), tf.int32)
     model.compute_metrics(None, labels, tf.zeros((1, classes)))

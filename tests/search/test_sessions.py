@@ -1,7 +1,11 @@
 """A session that is used again trains as a new one would, bit for bit, and compiles nothing."""
 
+import gc
+
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kclassify.config import resolve
 from kclassify.data.sources import load_source, prepare
@@ -84,3 +88,21 @@ def test_the_pace_is_measured_once_and_leaves_no_trace(config, source, monkeypat
     assert sessions.pace(config, seconds=0.01) == pace
     after = model_arrays(sessions.get(config).model)
     assert all(np.array_equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "muon"}], ids=str)
+def test_a_session_that_is_dropped_leaves_no_graph(changes, config, source):
+    before = graphs()
+    session = build_session(source, config.replace(**changes))
+    trained(session, source)
+    assert graphs() > before
+    del session
+    keras.backend.clear_session()
+    assert graphs() == before
+
+
+def graphs():
+    """Return how many traced functions TensorFlow has."""
+    gc.collect()
+    kind = type(tf.function(lambda: 0).get_concrete_function().graph)
+    return sum(isinstance(thing, kind) for thing in gc.get_objects())
