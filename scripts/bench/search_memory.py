@@ -104,9 +104,11 @@ BENCHMARK = harness.Benchmark(
         "trials": harness.Option(30, quick=4, help="how many"),
         "images": harness.Option(2000, quick=500, help="training images"),
     },
-    targets=[harness.Target("growth", "kclassify", at_most=1.05),
-             harness.Target("growth", "kclassify-without-onednn"),
-             harness.Target("growth", "kerastuner")],
+    targets=[
+        harness.Target("growth", "kclassify", at_most=1.05),
+        harness.Target("growth", "kclassify-without-onednn"),
+        harness.Target("growth", "kerastuner"),
+    ],
 )
 
 if __name__ == "__main__":
