@@ -23,6 +23,7 @@ SEARCH_OPTIONS = {
     "executions_per_trial": "trainings of each, with seeds of their own (1)",
     "time_budget": "such as 30m: how long all of it may take",
     "trial_time": "such as 90s: how long the whole training of a trial is (its epochs say)",
+    "train_fraction": "train the trials on so much of the training images (1)",
     "directory": "where searches are kept (saved_models)",
     "project_name": "the name of this one's folder: the same command goes on with it",
     "workers": "run each trial in a process of its own, so many at once",

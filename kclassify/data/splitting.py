@@ -1,5 +1,7 @@
 """Stratified, seeded splits. NumPy only."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from kclassify.checks import InputError
@@ -34,6 +36,22 @@ def split_source(source: Source, config: FitConfig) -> dict[str, Examples]:
         splits[split] = train.take(np.flatnonzero(taken))
         splits["train"] = train.take(np.flatnonzero(~taken))
     return {split: splits[split] for split in SPLITS}
+
+
+def share_of_train(source: Source, fraction: float, *, seed: int) -> Source:
+    """Return the source with as much of its train split, of every class its share.
+
+    Args:
+        source: prepared.
+        fraction: above 0, up to 1; at least one image of each class is left.
+        seed: which images are taken depends on it alone.
+    """
+    if fraction == 1:
+        return source
+    train = source.splits["train"]
+    rng = np.random.default_rng((seed, SPLITS.index("train")))
+    taken = _share(train.class_ids, fraction, keep=0, rng=rng)
+    return replace(source, splits={**source.splits, "train": train.take(np.flatnonzero(taken))})
 
 
 def _check_classes(source: Source) -> None:

@@ -27,6 +27,7 @@ from kclassify.search.job import Job, run_job  # noqa: E402
 from kclassify.search.sessions import Sessions  # noqa: E402
 from kclassify.search.shared_data import pick_up  # noqa: E402
 from kclassify.search.trial import NoTimeLeft  # noqa: E402
+from kclassify.training.interruption import Interrupted  # noqa: E402
 
 # Exit codes: the time was over; the disk was full.
 NO_TIME_LEFT, DISK_FULL = 75, 74
@@ -118,7 +119,7 @@ def main(arguments: list[str]) -> int:
     runtime.set_threads(int(threads))
     try:
         found = run_job(asked, Sessions(pick_up(Path(data))), end=end)
-    except NoTimeLeft:
+    except (NoTimeLeft, Interrupted):
         return NO_TIME_LEFT
     except StorageError as error:
         print(error, file=sys.stderr)

@@ -25,6 +25,7 @@ class SearchConfig:
     executions_per_trial: int = 1
     time_budget: str | float | None = None
     trial_time: str | float | None = None
+    train_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         check_choice("tuner", self.tuner, TUNERS)
@@ -33,6 +34,9 @@ class SearchConfig:
             value = getattr(self, name)
             expected = "a whole number of at least 1"
             check_number(name, value, expected=expected, ok=is_whole(value, least=1))
+        share = self.train_fraction
+        ok = isinstance(share, int | float) and not isinstance(share, bool) and 0 < share <= 1
+        check_number("train_fraction", share, expected="a number above 0, up to 1", ok=ok)
         for name in ("time_budget", "trial_time"):
             if getattr(self, name) is not None:
                 parse_duration(name, getattr(self, name))

@@ -173,8 +173,9 @@ def serve(oracle: Any, address: Address) -> None:
         ) from error
     server.start()
     try:
-        while not oracle.over(SECONDS_TO_BE_LOST):
+        while not oracle.over():
             time.sleep(0.5)
+            oracle.give_up_on(SECONDS_TO_BE_LOST)
     finally:
         server.stop(grace=1.0)
 

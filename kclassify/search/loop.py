@@ -99,7 +99,7 @@ def run_trials(
 
     Raises:
         StorageError: the disk is full; the search goes on when there is room.
-        KeyboardInterrupt: Ctrl-C; all is saved.
+        Interrupted: by Ctrl-C or SIGTERM; all is saved.
     """
     while (trial := oracle.create_trial(tuner_id)).status != STOPPED:
         if trial.status == IDLE:

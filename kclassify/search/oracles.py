@@ -158,11 +158,8 @@ class Durable:
             super().end_trial(trial)  # type: ignore[misc]
 
     @keras_tuner.synchronized
-    def over(self, silence: float) -> bool:
-        """Say whether no worker needs an answer any more.
-
-        The trial of a worker that was not heard of for so many seconds is given to another.
-        """
+    def give_up_on(self, silence: float) -> None:
+        """Give the trials of workers that were not heard of for so many seconds to others."""
         lately = time.monotonic() - silence
         for tuner_id, trial in list(self.ongoing_trials.items()):
             heard = max(self.heard.get(trial.trial_id, 0.0), self.heard.get(tuner_id, 0.0))
@@ -173,6 +170,10 @@ class Durable:
             id for id in self.tuner_ids
             if id in self.ongoing_trials or self.heard.get(id, 0.0) >= lately
         }  # fmt: skip
+
+    @keras_tuner.synchronized
+    def over(self) -> bool:
+        """Say whether no worker needs an answer any more."""
         return self.told_to_stop and not self.ongoing_trials and not self.tuner_ids
 
     def _random_values(self) -> Any:

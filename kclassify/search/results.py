@@ -74,6 +74,7 @@ def trial_rows(
         outcome = folder.outcome(trial.trial_id) or {}
         metrics = outcome.get("metrics", {})
         values = trial.hyperparameters.values
+        values = plain_values(dimensions, values) if dimensions else _own(values)
         rows.append(
             {
                 "trial": trial.trial_id,
@@ -83,7 +84,8 @@ def trial_rows(
                 "epochs": outcome.get("epochs"),
                 "seconds": outcome.get("seconds"),
                 "run": outcome.get("run"),
-                **(plain_values(dimensions, values) if dimensions else _own(values)),
+                # As the space says it; nothing at all is what a condition has left out.
+                **{name: "null" if value is None else value for name, value in values.items()},
             }
         )
     return rows

@@ -138,11 +138,17 @@ def plan_text(setting: Setting, oracle: Any) -> str:
     train_on = f", of which {going_on} train an earlier one on" if going_on else ""
     return (
         f"search    {asked.tuner}: {asked.max_trials} trials{train_on}; {epochs:.0f} epochs, "
-        f"of {setting.epoch:.2g} s for the preset's network\n"
+        f"of {setting.epoch:.2g} s for the preset's network{_on_a_share(setting)}\n"
         f"space     {', '.join(names)}\n"
         f"folder    {setting.folder}\n"
         f"ends      at about {ends:%H:%M:%S}"
     )
+
+
+def _on_a_share(setting: Setting) -> str:
+    if setting.config.train_fraction == 1:
+        return ""
+    return f", on {len(setting.sessions.source.splits['train']):,} training images"
 
 
 def _whole_epochs(setting: Setting) -> int:

@@ -88,7 +88,7 @@ def run_task(
 
     Raises:
         NoTimeLeft: it was time to stop.
-        KeyboardInterrupt: Ctrl-C, after the step was saved. SIGTERM exits with 143.
+        Interrupted: by Ctrl-C or SIGTERM, after the step was saved.
     """
     run = Run(task.folder)
     run.path.mkdir(parents=True, exist_ok=True)

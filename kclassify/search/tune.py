@@ -1,7 +1,7 @@
 """`tune`: look for the configuration that does best on the validation images."""
 
 import os
-import sys
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -9,8 +9,11 @@ from functools import partial
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number, is_whole, printable
+from kclassify.checks import InputError, check_number, is_whole
+from kclassify.config import FitConfig
 from kclassify.data.sources import default_preset, load_source, prepare, source_name
+from kclassify.data.spec import Source
+from kclassify.data.splitting import share_of_train
 from kclassify.runs import ROOT
 from kclassify.search.board import Board
 from kclassify.search.config import SearchConfig
@@ -35,6 +38,7 @@ from kclassify.search.setting import (  # noqa: E402
 )
 from kclassify.training.batch_size import after_loading, before_loading  # noqa: E402
 from kclassify.training.beginning import run_facts  # noqa: E402
+from kclassify.training.interruption import Interrupted, giving_way  # noqa: E402
 from kclassify.training.lock import sole_writer  # noqa: E402
 from kclassify.training.notes import say, silent  # noqa: E402
 
@@ -53,6 +57,7 @@ def tune(
     executions_per_trial: int = 1,
     time_budget: str | float | None = None,
     trial_time: str | float | None = None,
+    train_fraction: float = 1.0,
     directory: str | os.PathLike[str] | None = None,
     project_name: str | None = None,
     workers: int | None = None,
@@ -88,6 +93,8 @@ def tune(
         trial_time: such as ``"90s"``: how long the whole training of a trial is. By default it is
             as many `epochs` as the preset has; with a `time_budget` alone, as long as that has
             room for.
+        train_fraction: the share of the training images that trials are trained on, of every class
+            alike; they are validated on all. The command for the best trains it on all.
         directory: where searches are kept; ``saved_models`` by default.
         project_name: the name of this one's folder, by which it goes on. By default a new one.
         workers: run each trial in a process of its own, so many at once. A process that dies is
@@ -119,8 +126,9 @@ def tune(
     """
     began = time.perf_counter()
     asked = SearchConfig(
-        tuner, max_trials, objective, executions_per_trial, time_budget, trial_time
-    )
+        tuner, max_trials, objective, executions_per_trial, time_budget, trial_time,
+        train_fraction,
+    )  # fmt: skip
     role = Role.of(chief, tuner_id)
     _check_workers(workers, hypermodel, space, role, project_name)
     preset = preset or default_preset(data)
@@ -143,7 +151,7 @@ def tune(
             dimensions=() if made else read_space(space, base, source.input_shape),
             hypermodel=hypermodel,
             facts=run_facts(data, preset, base, source),
-            sessions=Sessions(source),
+            sessions=Sessions(_share(source, asked, base)),
         )
         if role.worker:
             return _as_worker(setting, role, given=config, began=began)
@@ -170,21 +178,35 @@ def tune(
     return found
 
 
+def _share(source: Source, asked: SearchConfig, base: FitConfig) -> Source:
+    """Return the part of the data that trials are trained on.
+
+    Raises:
+        InputError: it has no whole batch.
+    """
+    part = share_of_train(source, asked.train_fraction, seed=base.seed)
+    images, whole = len(part.splits["train"]), len(source.splits["train"])
+    if images < base.batch_size:
+        raise InputError(
+            f"`train_fraction` must leave a batch of {base.batch_size} images. Received: "
+            f"train_fraction={asked.train_fraction}, which leaves {images:,} of {whole:,}. Raise "
+            "it, or lower batch_size."
+        )
+    return part
+
+
 @contextmanager
 def _advice(setting: Setting, oracle: Any) -> Iterator[None]:
     """Where somebody stops the search, keep what it has found, and say how to go on."""
     folder = setting.folder
     place = "" if folder.path.parent == ROOT else f" --directory {folder.path.parent}"
     advice = f"{folder} is saved; the same with --project-name {folder.path.name}{place} goes on"
-    try:
-        yield
-    except KeyboardInterrupt as stop:
-        finish_search(setting, oracle)
-        raise KeyboardInterrupt(f"; {advice}") from stop
-    except SystemExit:
-        finish_search(setting, oracle)
-        print(f"kclassify: {printable(advice)}", file=sys.stderr)
-        raise
+    with giving_way(advice):
+        try:
+            yield
+        except (KeyboardInterrupt, Interrupted) as stop:
+            finish_search(setting, oracle)
+            raise Interrupted(getattr(stop, "signal", signal.SIGINT)) from stop
 
 
 def _run(
@@ -226,7 +248,8 @@ def _as_worker(setting: Setting, role: Role, *, given: Mapping[str, Any], began:
             "`directory` on a disk that all of them share."
         )
     setting = settled(setting, given=given, began=began)
-    with role.environment():
+    advice = f"its trial is saved; the same with --tuner-id {role.tuner_id} goes on"
+    with role.environment(), giving_way(advice):
         oracle = oracle_of(setting)
         work(setting, role.client(oracle), _execute(setting), tuner_id=role.tuner_id)
     oracle.reload()

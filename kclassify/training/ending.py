@@ -1,8 +1,6 @@
-"""How a training ends: with the best model saved, or in order when somebody asked to stop."""
+"""How a training ends: with the best model saved, or with a sentence that says why there is none."""
 
 import shutil
-import sys
-from signal import Signals
 
 from kclassify import runtime
 from kclassify.atomic import replacing
@@ -31,15 +29,6 @@ def finish(run: Run, session: Session, best: BestWeights, nan: StopOnNaN) -> Non
             f"{kept if best.best_epoch else 'No epoch had ended, so there is no model. '}"
             "Try a tenth of the learning rate, or gradient_clip=1.0."
         )
-
-
-def give_way(run: Run, signal: Signals) -> None:
-    """End as the signal asks for, now that all is saved."""
-    advice = f"{run} is saved; the same with --run-dir {run} goes on from there"
-    if signal == Signals.SIGINT:
-        raise KeyboardInterrupt(f"; {advice}")
-    print(f"kclassify: {signal.name}; {advice}", file=sys.stderr)
-    raise SystemExit(128 + signal)
 
 
 def _save(run: Run, session: Session, best: BestWeights, *, stopped: str | None) -> None:

@@ -17,6 +17,7 @@ from kclassify.data.spec import Source
 from kclassify.presets import SIZES
 from kclassify.runs import Run, run_path
 from kclassify.training.beginning import make_folder, run_facts, write_beginning
+from kclassify.training.interruption import giving_way  # noqa: E402
 from kclassify.training.lock import sole_writer
 
 runtime.prepare()
@@ -138,11 +139,12 @@ def fit(
             _hold(run, held, tell)
         write_beginning(run, facts, source)
         shown = [Progress(session.schedule, done=_steps_done(past))] if verbose else []
-        best = train(
-            run, source, session, plan, past,
-            facts=facts, callbacks=[*shown, *callbacks, *deadline],
-            finish=partial(finish, run, session),
-        )  # fmt: skip
+        with giving_way(f"{run} is saved; the same with --run-dir {run} goes on from there"):
+            best = train(
+                run, source, session, plan, past,
+                facts=facts, callbacks=[*shown, *callbacks, *deadline],
+                finish=partial(finish, run, session),
+            )  # fmt: skip
     tell(f"best validation accuracy {best.accuracy:.4f} in epoch {best.best_epoch}, kept in {run}")
     return run
 

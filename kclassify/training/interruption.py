@@ -2,13 +2,45 @@
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kclassify.checks import printable
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """Somebody asked to stop, by a signal; all is saved.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.signal = signal.Signals(number)
+
+
+@contextmanager
+def giving_way(advice: str) -> Iterator[None]:
+    """End an interrupted work as its signal asks for, and say how to go on.
+
+    Raises:
+        KeyboardInterrupt: with `advice`, after Ctrl-C.
+        SystemExit: with 143, after SIGTERM.
+    """
+    try:
+        yield
+    except Interrupted as stop:
+        if stop.signal == signal.SIGINT:
+            raise KeyboardInterrupt(f"; {advice}") from None
+        print(printable(f"kclassify: {stop.signal.name}; {advice}"), file=sys.stderr)
+        raise SystemExit(128 + stop.signal) from None
 
 
 class StopRequest:

@@ -9,7 +9,7 @@ from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.data.spec import Source
 from kclassify.runs import Run
-from kclassify.training.interruption import stop_requests
+from kclassify.training.interruption import Interrupted, stop_requests
 
 runtime.prepare()
 
@@ -23,7 +23,6 @@ from kclassify.training.callbacks import (  # noqa: E402
     StopOnNaN,
     ValidationSize,
 )
-from kclassify.training.ending import give_way  # noqa: E402
 from kclassify.training.resume import Past, ResumableCallbacks, Stopped  # noqa: E402
 from kclassify.training.session import (  # noqa: E402
     Session,
@@ -59,7 +58,7 @@ def train(
         end: when to stop in order, by `time.perf_counter`.
 
     Raises:
-        KeyboardInterrupt: Ctrl-C, after the step was saved. SIGTERM exits with 143.
+        Interrupted: by Ctrl-C or SIGTERM, after the step was saved.
     """
     best, nan = BestWeights(patience=session.config.early_stopping), StopOnNaN()
     sizes = _sizes(session, plan)
@@ -74,7 +73,7 @@ def train(
             _make_steps(source, session, resumable, stage=sizes[0].stage if sizes else None)
             finish(best, nan)
     if stop.signal is not None:
-        give_way(run, stop.signal)
+        raise Interrupted(stop.signal)
     return best
 
 

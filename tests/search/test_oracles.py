@@ -194,8 +194,10 @@ def test_a_grid_that_is_too_large_says_how_large():
 def test_a_lost_workers_trial_is_anothers_and_ends_once():
     found = oracle("random")
     lost = found.create_trial("lost")
-    assert not found.over(60.0)
-    assert not found.over(-1.0)
+    found.give_up_on(60.0)
+    assert not found.over()
+    found.give_up_on(-1.0)
+    assert not found.over()
     again = found.create_trial("other")
     assert again.trial_id == lost.trial_id
     end(found, again)
@@ -207,7 +209,8 @@ def test_a_worker_waits_while_another_one_may_be_lost():
     found = oracle("random", max_trials=1)
     trial = found.create_trial("one")
     assert found.create_trial("two").status == IDLE
-    assert not found.over(-1.0)
+    found.give_up_on(-1.0)
+    assert not found.over()
     again = found.create_trial("two")
     assert again.trial_id == trial.trial_id
     end(found, again)
@@ -220,6 +223,8 @@ def test_a_chief_is_done_when_all_know_or_are_lost():
     found.heard["gone"] = time.monotonic() - 100
     found.tuner_ids.add("gone")
     end(found, trial)
-    assert not found.over(60.0)
+    found.give_up_on(60.0)
+    assert not found.over()
     assert found.create_trial("one").status == STOPPED
-    assert found.over(60.0)
+    found.give_up_on(60.0)
+    assert found.over()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 from pathlib import Path
 
 import keras
@@ -14,6 +15,7 @@ from kclassify.checks import InputError, StorageError
 from kclassify.config import FitConfig
 from kclassify.search.config import TUNERS
 from kclassify.search.oracles import ORACLES
+from kclassify.training.interruption import Interrupted
 
 CLOCK = ["seconds"]
 HYPER = ["filters", "learning_rate"]
@@ -170,6 +172,8 @@ def test_other_images_are_refused(tiny_arrays, asked, finished):
         ({"time_budget": "soon"}, "a time such as"),
         ({"time_budget": "0.0001s"}, "`time_budget` must be at least an epoch"),
         ({"trial_time": -1}, "a time such as"),
+        ({"train_fraction": 0}, "above 0, up to 1"),
+        ({"train_fraction": 0.01}, "`train_fraction` must leave a batch of 8 images"),
         ({"space": {"filters": [4]}}, "leave something to choose"),
         ({"tuner": "grid"}, "at least the size of the grid, 4"),
         ({"workers": 0}, "workers"),
@@ -212,6 +216,30 @@ def test_trials_are_given_the_time_that_the_search_has(tiny_arrays, asked):
     assert (found.trials["epochs"] >= 1).all()
     assert found.best.epochs == found.trials["epochs"].iloc[0]
     assert "time_budget='1s'" in found.command
+
+
+def test_trials_are_trained_on_a_share_of_the_images_and_the_best_on_all(
+    tiny_arrays, asked, capsys
+):
+    from kclassify.search.sessions import Sessions
+
+    seen = []
+
+    class Watched(Sessions):
+        def get(self, config):
+            seen.append({split: len(part) for split, part in self.source.splits.items()})
+            return super().get(config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kclassify.search.tune.Sessions", Watched)
+        found = tune(tiny_arrays, asked, train_fraction=0.5, verbose=True)
+    # Of 39, 13 of each class.
+    assert {one["train"] for one in seen} == {18}
+    assert {one["validation"] for one in seen} == {9}
+    assert "on 18 training images" in capsys.readouterr().out
+    assert "fraction" not in found.command
+    with pytest.raises(InputError, match=r"train_fraction 0\.5 instead of 1"):
+        tune(tiny_arrays, asked)
 
 
 def test_the_time_ends_a_trial_which_goes_on_another_time(tiny_arrays, asked, monkeypatch):
@@ -370,7 +398,7 @@ def test_ctrl_c_keeps_what_was_found_and_says_how_to_go_on(tiny_arrays, asked, m
     def interrupted(*args, **options):
         calls.append(1)
         if len(calls) == 2:
-            raise KeyboardInterrupt("; the trial is saved")
+            raise Interrupted(signal.SIGINT)
         return run_task(*args, **options)
 
     monkeypatch.setattr(job, "run_task", interrupted)
