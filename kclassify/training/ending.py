@@ -1,4 +1,4 @@
-"""How a training ends: with the best model saved, or with a sentence that says why there is none."""
+"""How a training ends: with the best model saved, or with a sentence that says why not."""
 
 import shutil
 

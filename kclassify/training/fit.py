@@ -17,7 +17,7 @@ from kclassify.data.spec import Source
 from kclassify.presets import SIZES
 from kclassify.runs import Run, run_path
 from kclassify.training.beginning import make_folder, run_facts, write_beginning
-from kclassify.training.interruption import giving_way  # noqa: E402
+from kclassify.training.interruption import giving_way
 from kclassify.training.lock import sole_writer
 
 runtime.prepare()

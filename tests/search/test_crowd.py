@@ -85,7 +85,7 @@ def test_kerastuners_variables_say_who_is_who(monkeypatch):
 
 
 class Done:
-    def over(self, silence):
+    def over(self):
         return True
 
 

@@ -237,7 +237,7 @@ def test_trials_are_trained_on_a_share_of_the_images_and_the_best_on_all(
     assert {one["train"] for one in seen} == {18}
     assert {one["validation"] for one in seen} == {9}
     assert "on 18 training images" in capsys.readouterr().out
-    assert "fraction" not in found.command
+    assert "train_fraction" not in found.command
     with pytest.raises(InputError, match=r"train_fraction 0\.5 instead of 1"):
         tune(tiny_arrays, asked)
 
