@@ -295,10 +295,11 @@ def search(setting, trials: int) -> tuple[int, int, str]:
 
 
 def found_by(folder: Path) -> str:
-    """Return the trials of a search without the clock."""
+    """Return the trials of a search without the clock, which orders those that are equally good."""
     import pandas as pd
 
-    return pd.read_csv(folder / "trials.csv").drop(columns="seconds").to_csv()
+    found = pd.read_csv(folder / "trials.csv", dtype={"trial": str})
+    return found.drop(columns="seconds").sort_values("trial", ignore_index=True).to_csv()
 
 
 # ---- damaged files, in this process: a small training that was cut in its third epoch

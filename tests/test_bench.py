@@ -141,6 +141,15 @@ def test_a_target_is_met_within_its_bounds(harness, bounds, met):
     assert harness.Target("s", "b", over="a", **bounds).judge(measured)["met"] is met
 
 
+def test_a_target_can_be_a_difference(harness):
+    measured = {"a": [{"s": 0.5}, {"s": 0.7}], "b": [{"s": 0.9}, {"s": 0.8}]}
+    found = harness.Target("s", "b", minus="a", at_least=0.2).judge(measured)
+    assert found["value"] == pytest.approx(0.25)
+    assert found["rounds"] == pytest.approx([0.4, 0.1])
+    assert found["met"] is True
+    assert found["target"] == "s of b - a, at least 0.2"
+
+
 def test_a_target_of_a_peer_that_was_not_measured_is_left_out(harness):
     assert harness.Target("s", "b", over="a").judge({"a": [{"s": 1.0}]}) is None
 

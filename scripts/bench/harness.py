@@ -26,6 +26,7 @@ A peer imports what it needs itself, so that `--help` and the other peers go wit
 import argparse
 import importlib.util
 import json
+import operator
 import os
 import statistics
 import subprocess
@@ -71,25 +72,35 @@ class Option:
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on the ratio of two peers, or on one peer's own value where `over` is None.
+    """A bound on the ratio of two peers, on their difference, or on one peer's own value.
 
-    Without a bound, the ratio is only shown.
+    Without a bound, the value is only shown.
+
+    Attributes:
+        measure: which number.
+        peer: whose.
+        over: whose it is divided by.
+        minus: whose is taken from it.
+        at_least: the bound from below.
+        at_most: the bound from above.
     """
 
     measure: str
     peer: str
     over: str | None = None
+    minus: str | None = None
     at_least: float | None = None
     at_most: float | None = None
 
     def judge(self, measured: Measured) -> dict[str, Any] | None:
         """Return the value, of medians and of each round, and whether the bounds hold."""
-        ours = values(measured, self.peer, self.measure)
-        theirs = values(measured, self.over, self.measure) if self.over else [1.0] * len(ours)
+        ours, other = values(measured, self.peer, self.measure), self.over or self.minus
+        theirs = values(measured, other, self.measure) if other else [1.0] * len(ours)
         if not ours or not theirs:
             return None
-        value = statistics.median(ours) / statistics.median(theirs)
-        rounds = [one / other for one, other in zip(ours, theirs, strict=False)]
+        against = operator.sub if self.minus else operator.truediv
+        value = against(statistics.median(ours), statistics.median(theirs))
+        rounds = [against(*pair) for pair in zip(ours, theirs, strict=False)]
         return {"target": str(self), "value": value, "rounds": rounds, "met": self._met(value)}
 
     def _met(self, value: float) -> bool | None:
@@ -100,6 +111,7 @@ class Target:
 
     def __str__(self) -> str:
         name = f"{self.peer} / {self.over}" if self.over else self.peer
+        name += f" - {self.minus}" if self.minus else ""
         least = "" if self.at_least is None else f" at least {self.at_least}"
         most = "" if self.at_most is None else f" at most {self.at_most}"
         return f"{self.measure} of {name}{',' if least or most else ''}{least}{most}"
