@@ -63,6 +63,8 @@ class _Origin:
 def load_source(data: Any, config: FitConfig) -> Source:
     """Load data of any kind that `fit` takes, as it is: neither split nor resized.
 
+    A `Source` is one of them, with splits that were made of another one.
+
     Raises:
         InputError: the data is of no known kind, or its loader refuses it.
 
@@ -96,7 +98,13 @@ def _function(path: str) -> Callable[[Any, FitConfig], Source]:
     return getattr(import_module(module), name)
 
 
+def _as_it_is(source: Source, _: FitConfig) -> Source:
+    return source
+
+
 def _origin(data: Any) -> _Origin:
+    if isinstance(data, Source):
+        return _Origin("kclassify.data.sources:_as_it_is", data.name)
     if isinstance(data, str | os.PathLike):
         return _origin_of_text(os.fspath(data))
     pandas = sys.modules.get("pandas")

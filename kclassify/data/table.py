@@ -23,8 +23,7 @@ def load(reference: Any, config: FitConfig) -> Source:
             cannot be read.
     """
     root = Path() if isinstance(reference, pd.DataFrame) else Path(reference).parent
-    table = reference if isinstance(reference, pd.DataFrame) else _read(reference)
-    _check_columns(table)
+    table = _table(reference)
     _check_values(table)
     splits = _splits(table)
     paths = [os.path.join(root, path) for path in table["path"]]
@@ -35,6 +34,37 @@ def load(reference: Any, config: FitConfig) -> Source:
     rows = zip(paths, table["path"], splits, labels, strict=True)
     files = [ListedFile(path, Path(id).as_posix(), split, label) for path, id, split, label in rows]
     return source_of_files(files, config)
+
+
+def column(reference: Any, name: str) -> pd.Series:
+    """Return a column of a table, by the ids that `load` gives the images.
+
+    Raises:
+        InputError: there is no such column, or it says two things of one image.
+    """
+    table = _table(reference)
+    if name not in table.columns:
+        names = [str(known) for known in table.columns]
+        raise InputError(
+            f"`by` must be a column of the table, one of {names}. "
+            f"Received: by={name!r}.{nearest(name, names)}"
+        )
+    ids = [Path(path).as_posix() for path in table["path"].astype(str)]
+    values = pd.Series(table[name].to_numpy(), index=pd.Index(ids, name="id"), name=name)
+    values = values[~pd.DataFrame({"id": ids, "value": values.to_numpy()}).duplicated().to_numpy()]
+    if values.index.has_duplicates:
+        path = values.index[values.index.duplicated()][0]
+        raise InputError(
+            f"`data` must say one thing of each image in the column {name!r}. Received: several "
+            f"values for {path!r}. List it once."
+        )
+    return values
+
+
+def _table(reference: Any) -> pd.DataFrame:
+    table = reference if isinstance(reference, pd.DataFrame) else _read(reference)
+    _check_columns(table)
+    return table
 
 
 def _read(path: str | os.PathLike[str]) -> pd.DataFrame:

@@ -86,6 +86,12 @@ def test_what_is_loaded_has_the_name_that_was_told_before(image_folder, config, 
         assert load_source(data, config).name == source_name(data)
 
 
+def test_a_source_is_taken_as_it_is(config, labelled):
+    source = load_source(labelled(4), config)
+    assert load_source(source, config) == source
+    assert (source_name(source), reference(source)) == ("arrays", None)
+
+
 def test_a_relative_folder_has_a_name_and_can_be_found_again(image_folder, monkeypatch):
     monkeypatch.chdir(image_folder)
     assert source_name(".") == "pets"

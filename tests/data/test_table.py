@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.data.table import load
+from kclassify.data.table import column, load
 
 
 @pytest.fixture
@@ -94,3 +94,26 @@ def test_unreadable_images_are_listed_and_skipped(damaged_folder, config):
         load(written(table, folder), config)
     source = load(written(table, folder), config.replace(on_error="skip"))
     assert sorted(path for path, _ in source.skipped) == bad
+
+
+def test_a_column_has_the_ids_of_the_images(table, image_folder, config):
+    table["camera"] = [f"camera {place % 2}" for place in range(12)]
+    path = written(table, image_folder)
+    found = column(path, "camera")
+    assert found.index.tolist() == load(path, config).splits["train"].ids.tolist()
+    assert found.tolist() == table["camera"].tolist()
+
+
+def test_an_image_that_is_listed_twice_has_one_value(table):
+    table["camera"] = "a"
+    twice = pd.concat([table, table.head(1)])
+    assert len(column(twice, "camera")) == 12
+    twice["camera"] = ["a"] * 12 + ["b"]
+    with pytest.raises(InputError, match="one thing of each image in the column 'camera'"):
+        column(twice, "camera")
+
+
+def test_a_column_that_is_not_there_names_the_nearest(table):
+    table["camera"] = "a"
+    with pytest.raises(InputError, match="Did you mean 'camera'"):
+        column(table, "kamera")

@@ -1,0 +1,99 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.evaluation import out_of_distribution as room
+from kclassify.evaluation.features import unit
+from kclassify.evaluation.out_of_distribution import (
+    auroc_interval,
+    neighbour_of,
+    out_of_distribution,
+)
+from kclassify.runs import Run
+
+
+@pytest.fixture
+def run(tiny_run, tiny_arrays, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / "run")
+    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
+    return Run(tmp_path / "run")
+
+
+def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):
+    found = out_of_distribution(run, data=tiny_arrays, images=30, verbose=False)
+    sets = ["uniform noise", "gaussian noise", "digits", "photographs"]
+    assert found.table["against"].unique().tolist() == sets
+    assert found.table["score"].unique().tolist() == ["max_softmax", "energy", "nearest_neighbour"]
+    assert (found.table["images"] == 30).all()
+    shares = found.table[["auroc", "fpr95", "fpr95_low", "fpr95_high"]]
+    assert shares.ge(0).all(axis=None)
+    assert shares.le(1).all(axis=None)
+    facts = json.loads(run.analysis_file("out_of_distribution").read_text())
+    assert facts["weights_sha256"] == run.summary["weights_sha256"]
+    assert len(facts["rows"]) == 12
+    assert found.verdict in str(found)
+
+
+def test_the_same_images_are_told_apart_by_chance(run, tiny_arrays):
+    found = out_of_distribution(run, data=tiny_arrays, against=tiny_arrays, verbose=False)
+    assert found.table["auroc"].tolist() == pytest.approx([0.5] * 3, abs=1e-6)
+    assert (found.table["fpr95"] >= 0.9).all()
+
+
+def test_a_folder_of_other_classes_will_do(run, tiny_arrays, tmp_path):
+    rng = np.random.default_rng(0)
+    for kind in ("stars", "moons"):
+        (tmp_path / "others" / kind).mkdir(parents=True)
+        for number in range(4):
+            image = Image.fromarray(rng.integers(0, 256, (12, 10, 3), "uint8"))
+            image.save(tmp_path / "others" / kind / f"{number}.png")
+    found = out_of_distribution(run, data=tiny_arrays, against=tmp_path / "others", verbose=False)
+    assert found.table["against"].unique().tolist() == ["others"]
+    assert (found.table["images"] == 8).all()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_interval_is_around_scikit_learns_auroc(seed):
+    rng = np.random.default_rng(seed)
+    known, unknown = rng.integers(2, 12, 60), rng.integers(0, 9, 40)  # with ties
+    low, high = auroc_interval(known, unknown)
+    scores, truth = np.concatenate([known, unknown]), np.repeat([1, 0], [60, 40])
+    assert (low + high) / 2 == pytest.approx(roc_auc_score(truth, scores))
+
+
+def test_the_interval_holds_the_true_auroc_as_often_as_it_says():
+    rng, held = np.random.default_rng(0), 0
+    true = 0.7602499389065233  # of two normals one standard deviation apart
+    for _ in range(1000):
+        low, high = auroc_interval(rng.normal(1, 1, 200), rng.normal(0, 1, 200))
+        held += low <= true <= high
+    assert 0.93 <= held / 1000 <= 0.97
+
+
+def test_distances_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    vectors, bank = unit(rng.normal(size=(20, 5))), unit(rng.normal(size=(70, 5)))
+    expected = NearestNeighbors(n_neighbors=4).fit(bank).kneighbors(vectors)[0][:, 3]
+    np.testing.assert_allclose(room._distances(vectors, bank, 4, at_once=7), expected, rtol=1e-5)
+
+
+def test_the_neighbour_is_the_papers_share_of_the_training_images():
+    assert [neighbour_of(images) for images in (3, 10_000, 50_000)] == [1, 10, 50]
+
+
+@pytest.mark.parametrize("options", [{"images": 1}, {"seed": -1}])
+def test_a_users_mistake_is_said(run, options):
+    with pytest.raises(InputError, match="must be a whole number"):
+        out_of_distribution(run, verbose=False, **options)
+
+
+def test_what_is_no_data_is_refused(run, tiny_arrays):
+    with pytest.raises(InputError, match="`data` must be"):
+        out_of_distribution(run, data=tiny_arrays, against=5, verbose=False)
