@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from kclassify.config import FitConfig
     from kclassify.data.check import DataCheck, check
     from kclassify.data.datasets import Splits, make_datasets
+    from kclassify.evaluation.analyze import analyze
+    from kclassify.evaluation.calibration import Calibration, calibrate
+    from kclassify.evaluation.comparison import Comparison, compare
     from kclassify.evaluation.evaluate import Evaluation, evaluate
+    from kclassify.evaluation.explanation import explain
     from kclassify.models.registry import build_model
     from kclassify.reporting.report import report
     from kclassify.runs import Run
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Calibration": "kclassify.evaluation.calibration",
     "Classifier": "kclassify.serving.classifier",
+    "Comparison": "kclassify.evaluation.comparison",
     "DataCheck": "kclassify.data.check",
     "DivergedError": "kclassify.checks",
     "Evaluation": "kclassify.evaluation.evaluate",
@@ -38,9 +44,13 @@ _HOME = {
     "Splits": "kclassify.data.datasets",
     "StorageError": "kclassify.checks",
     "VerificationError": "kclassify.checks",
+    "analyze": "kclassify.evaluation.analyze",
     "build_model": "kclassify.models.registry",
+    "calibrate": "kclassify.evaluation.calibration",
     "check": "kclassify.data.check",
+    "compare": "kclassify.evaluation.comparison",
     "evaluate": "kclassify.evaluation.evaluate",
+    "explain": "kclassify.evaluation.explanation",
     "export": "kclassify.serving.saved_model",
     "find_lr": "kclassify.training.find_lr",
     "fit": "kclassify.training.fit",
@@ -52,7 +62,9 @@ _HOME = {
 }
 
 __all__ = [
+    "Calibration",
     "Classifier",
+    "Comparison",
     "DataCheck",
     "DivergedError",
     "Evaluation",
@@ -63,9 +75,13 @@ __all__ = [
     "Splits",
     "StorageError",
     "VerificationError",
+    "analyze",
     "build_model",
+    "calibrate",
     "check",
+    "compare",
     "evaluate",
+    "explain",
     "export",
     "find_lr",
     "fit",

@@ -16,6 +16,7 @@ from kclassify.checks import (
     StorageError,
     VerificationError,
     check_choice,
+    check_number,
     check_output_file,
     check_some_read,
     printable,
@@ -24,9 +25,13 @@ from kclassify.data.sources import DATASETS
 from kclassify.models.registry import MODELS
 from kclassify.options import (
     SEARCH_OPTIONS,
+    analyze_options,
     bench_options,
+    calibrate_options,
     check_options,
+    compare_options,
     evaluate_options,
+    explain_options,
     export_options,
     find_lr_options,
     fit_options,
@@ -119,9 +124,44 @@ def _evaluate(options: argparse.Namespace) -> None:
         split=options.split,
         data=options.data,
         tta=options.tta,
+        abstain_at=options.abstain_at,
+        label_sets=options.label_sets,
         batch_size=options.batch_size,
     )
     _show(found)
+    _show(f"next: kclassify report {options.run}")
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.calibration import calibrate
+
+    _show(calibrate(options.run, tta=options.tta, data=options.data))
+    _show(f"next: kclassify evaluate {options.run} --tta {options.tta}")
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.comparison import compare
+
+    check_number("run", options.runs, expected="two run folders or more", ok=len(options.runs) > 1)
+    _show(compare(*options.runs, split=options.split))
+    _show(f"next: kclassify report {options.runs[-1]}")
+
+
+def _analyze(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.analyze import ANALYSES, analyze
+
+    own = {"slices": {"by": options.by}, "out_of_distribution": {"against": options.against}}
+    parts = options.parts.split(",") if options.parts else list(ANALYSES)
+    for found in analyze(options.run, parts=parts, options=own, data=options.data).values():
+        _show(f"{found}\n")
+    _show(f"next: kclassify report {options.run}")
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.explanation import explain
+
+    images = options.images or None
+    _show(explain(options.run, images=images, method=options.method, data=options.data))
     _show(f"next: kclassify report {options.run}")
 
 
@@ -141,7 +181,14 @@ def _export(options: argparse.Namespace) -> None:
     from kclassify.serving.saved_model import export
 
     formats = tuple(options.formats.split(","))
-    path = export(options.run, formats=formats, tta=options.tta, version=options.number)
+    path = export(
+        options.run,
+        formats=formats,
+        tta=options.tta,
+        abstain_at=options.abstain_at,
+        label_sets=options.label_sets,
+        version=options.number,
+    )
     _show(path)
     _show(f"next: kclassify predict {path} IMAGE ...")
 
@@ -242,6 +289,10 @@ VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "check": (_check, "look for what is wrong with images and labels", check_options),
     "fit": (_fit, "train a classifier, or go on with a training", fit_options),
     "evaluate": (_evaluate, "measure a run on its test split", evaluate_options),
+    "calibrate": (_calibrate, "fit the temperature of a run's probabilities", calibrate_options),
+    "compare": (_compare, "test whether one run is better than another", compare_options),
+    "analyze": (_analyze, "look at an evaluated run from all sides", analyze_options),
+    "explain": (_explain, "show what a run's answers depend on", explain_options),
     "report": (_report, "write an evaluated run's report.html and report.md", run_option),
     "export": (_export, "write a verified SavedModel of a run", export_options),
     "find-lr": (_find_lr, "propose a learning rate by a range test", find_lr_options),

@@ -200,7 +200,57 @@ def evaluate_options(parser: Parser) -> None:
     parser.add_argument("--split", default="test", help="train, validation or test (the default)")
     parser.add_argument("--data", help="other images to evaluate on: a folder or a CSV file")
     _tta_option(parser)
+    _deciding_options(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
+
+
+def _deciding_options(parser: Parser) -> None:
+    parser.add_argument(
+        "--abstain-at", type=_assignment, metavar="accuracy=0.99",
+        help="withhold the answers that are not sure enough for that, as validation guarantees",
+    )  # fmt: skip
+    parser.add_argument(
+        "--label-sets", type=_literal, metavar="0.9",
+        help="also make sets of labels, which hold the right one in such a share of the images",
+    )  # fmt: skip
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    """Return the mapping that ``name=value`` says."""
+    name, _, value = text.partition("=")
+    return {name: _literal(value)}
+
+
+def calibrate_options(parser: Parser) -> None:
+    """Add what `calibrate` takes."""
+    run_option(parser)
+    _tta_option(parser)
+    parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
+
+
+def compare_options(parser: Parser) -> None:
+    """Add what `compare` takes."""
+    parser.add_argument("runs", nargs="+", metavar="run", help="two run folders or more")
+    parser.add_argument("--split", default="test", help="train, validation or test (the default)")
+
+
+def analyze_options(parser: Parser) -> None:
+    """Add what `analyze` takes."""
+    run_option(parser)
+    parser.add_argument(
+        "--parts", help="comma-separated: explanation, learned, slices, out_of_distribution (all)"
+    )
+    parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
+    parser.add_argument("--by", help="a column of the table in --data to make slices by")
+    parser.add_argument("--against", help="images of another kind, to be told apart from these")
+
+
+def explain_options(parser: Parser) -> None:
+    """Add what `explain` takes."""
+    run_option(parser)
+    parser.add_argument("images", nargs="*", help="image files or folders (the worst errors)")
+    parser.add_argument("--method", default="grad_cam", help="how (grad_cam)")
+    parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
 
 
 def verify_options(parser: Parser) -> None:
@@ -216,6 +266,7 @@ def export_options(parser: Parser) -> None:
         "--formats", default="saved_model", help="comma-separated: saved_model, onnx, litert"
     )
     _tta_option(parser)
+    _deciding_options(parser)
     parser.add_argument("--version", type=int, dest="number", help="default: the next one")
 
 

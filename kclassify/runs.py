@@ -117,12 +117,34 @@ class Run:
         """The folder of the numbered SavedModels."""
         return self.path / "export"
 
+    @property
+    def calibration_file(self) -> Path:
+        """The temperatures that were fitted on validation."""
+        return self.path / "calibration.json"
+
+    @property
+    def card_file(self) -> Path:
+        """The model card."""
+        return self.path / "model-card.md"
+
+    def validation_file(self, tta: str) -> Path:
+        """How sure the calibrated model is of each validation image, to choose thresholds by."""
+        return self.path / f"validation-{tta}.npz"
+
+    def analysis_file(self, name: str) -> Path:
+        """The facts of an analysis, which say of which weights they are."""
+        return self.path / f"{name}.json"
+
+    def arrays_file(self, name: str) -> Path:
+        """The arrays and small images of an analysis."""
+        return self.path / f"{name}.npz"
+
     def predictions_file(self, split: str) -> Path:
         """The ids, labels and probabilities of one pass over `split`."""
         return self.path / f"predictions-{split}.npz"
 
     def table_file(self, name: str) -> Path:
-        """A table of the last evaluation: metrics, per_class or confusion."""
+        """A table of the last evaluation, such as per_class, or of an analysis, such as slices."""
         return self.path / f"{name}.csv"
 
     @property

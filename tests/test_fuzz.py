@@ -132,8 +132,9 @@ def test_the_metadata_of_an_export(content):
     file = Path("metadata.json")
     file.write_bytes(content)
     try:
-        class_names, input_shape = _read_metadata(file, path=Path("export"))
+        stated = _read_metadata(file, path=Path("export"))
     except InputError:
         return
-    assert all(isinstance(name, str) for name in class_names)
-    assert all(isinstance(side, int) and side > 0 for side in input_shape)
+    assert all(isinstance(name, str) for name in stated.class_names)
+    assert all(isinstance(side, int) and side > 0 for side in stated.input_shape)
+    assert 0.0 <= stated.abstain_below <= 1.0

@@ -1,26 +1,40 @@
 """`evaluate`: the numbers of a run on a split. The only reader of the test split."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice, check_number
-from kclassify.config import FitConfig
-from kclassify.data.fingerprint import fingerprint
-from kclassify.data.preparation import as_trained, prepare, to_memory
-from kclassify.data.sources import load_source
-from kclassify.data.spec import SPLITS, Examples, Source
+from kclassify.checks import check_choice, check_number
+from kclassify.data.spec import SPLITS, Examples
 from kclassify.runs import Run
 
 runtime.prepare()
 
 from kclassify.evaluation import metrics  # noqa: E402
+from kclassify.evaluation.abstention import check_abstention  # noqa: E402
+from kclassify.evaluation.calibration import (  # noqa: E402
+    needed_calibration,
+    of_probabilities,
+    reliability,
+    tempered,
+)
+from kclassify.evaluation.deciding import (  # noqa: E402
+    coverage_of,
+    deciding_of,
+    measured,
+    thresholds_of,
+)
+from kclassify.evaluation.intervals import Interval, intervals  # noqa: E402
 from kclassify.evaluation.predictions import Predictions, predict, worst_errors  # noqa: E402
+from kclassify.evaluation.run_data import can_reload, examples_of, source_of  # noqa: E402
+from kclassify.models.deciding import Deciding  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
-from kclassify.models.test_time import VIEWS, with_test_time  # noqa: E402
+from kclassify.models.temperature import as_evaluated  # noqa: E402
+from kclassify.models.test_time import VIEWS  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -30,11 +44,17 @@ class Evaluation:
     Attributes:
         split: which images.
         metrics: names and values: accuracy, top-5 accuracy (more than 5 classes), loss in nats,
-            and precision, recall and F1, macro and weighted.
+            precision, recall and F1, macro and weighted, the Brier score and three expected
+            calibration errors.
         per_class: precision, recall, F1 and support of each class.
         confusion: counts, a row for each given class, a column for each predicted one.
         predictions: a row an image: id, given, predicted, probability, correct.
         tta: the test-time augmentation.
+        intervals: for every metric, where it lies with 95 % of chance.
+        temperature: what the logits were divided by; 1 where it could not be fitted.
+        uncalibrated: the metrics that it changes, without it.
+        deciding: when an answer is withheld, and sets of labels, where that was asked for.
+        decided: what that came to on these images, see `deciding.measured`.
     """
 
     split: str
@@ -43,12 +63,45 @@ class Evaluation:
     confusion: pd.DataFrame
     predictions: pd.DataFrame
     tta: str = "none"
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    temperature: float = 1.0
+    uncalibrated: dict[str, float] = field(default_factory=dict)
+    deciding: Deciding = field(default_factory=Deciding)
+    decided: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The metrics with their intervals, and their values before the calibration."""
+        rows = {
+            name: (value, *self.intervals.get(name, (None, None)), self.uncalibrated.get(name))
+            for name, value in self.metrics.items()
+        }
+        columns = ["value", "low", "high", "uncalibrated"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+        return table.rename_axis("metric").dropna(axis="columns", how="all")
 
     def __str__(self) -> str:
-        numbers = pd.Series(self.metrics).map("{:.4f}".format).to_string()
-        table = self.per_class.to_string(float_format="{:.4f}".format)
         views = "" if self.tta == "none" else f", test-time augmentation {self.tta}"
-        return f"{self.split}, {len(self.predictions):,} images{views}\n{numbers}\n\n{table}"
+        parts = [
+            f"{self.split}, {len(self.predictions):,} images{views}; low and high: 95 % of chance",
+            _text(self.table),
+            "",
+            _text(self.per_class),
+        ]
+        if self.decided:
+            found = pd.Series(self.decided).to_string(float_format="{:.4f}".format)
+            parts += ["", str(self.deciding), found]
+        return "\n".join(parts)
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self.split}, {len(self.predictions):,} images</p>" + "".join(
+            table.to_html(float_format="{:.4f}".format, na_rep="")
+            for table in (self.table, self.per_class)
+        )
+
+
+def _text(table: pd.DataFrame) -> str:
+    return table.to_string(float_format="{:.4f}".format, na_rep="")
 
 
 def evaluate(
@@ -57,13 +110,16 @@ def evaluate(
     split: str = "test",
     data: Any = None,
     tta: str = "none",
+    abstain_at: Mapping[str, float] | None = None,
+    label_sets: float | None = None,
     batch_size: int = 256,
     verbose: bool = True,
 ) -> Evaluation:
     """Evaluate a run's saved model in one pass, and write the numbers into the run folder.
 
     The model is the one in ``model.keras``, read from disk; that it is the one that `fit` chose
-    is checked by the hash of its weights.
+    is checked by the hash of its weights. Its probabilities are calibrated on the validation
+    images, see `calibrate`, as those of an export are; what the temperature changed is shown.
 
     Args:
         run: a `Run` or its folder.
@@ -75,6 +131,10 @@ def evaluate(
             image. ``"none"``; ``"flip"``, over it and its mirror image; ``"flip_shift"``, over
             these and their shifts by a pixel, six views in all. Each view costs a pass. Export
             with the same `tta` to serve what was evaluated.
+        abstain_at: such as ``{"accuracy": 0.99}``: withhold the answers that are not sure enough
+            for that, by a threshold that the validation images guarantee, see `threshold_for`.
+        label_sets: such as 0.9: name sets of labels, the right one in so large a share of them,
+            see `label_sets_for`.
         batch_size: images or views of them at a time; changes the speed only.
         verbose: show a progress bar when it takes longer than a second or two.
 
@@ -82,7 +142,8 @@ def evaluate(
         An `Evaluation`.
 
     Raises:
-        InputError: the run is not whole, or its data cannot be found.
+        InputError: the run is not whole, its data cannot be found, or its validation images
+            cannot guarantee what is asked for.
 
     Example:
         >>> import kclassify
@@ -94,86 +155,76 @@ def evaluate(
     check_choice("split", split, SPLITS)
     check_number("batch_size", batch_size, expected="a whole number above 0", ok=batch_size > 0)
     check_choice("tta", tta, VIEWS)
+    asked = check_abstention(abstain_at, label_sets)
     run = Run.open(run)
-    model = with_test_time(load_run_model(run), tta)
-    examples = _examples(run, split=split, data=data, verbose=verbose)
-    class_names = tuple(run.config["class_names"])
-    at_a_time = max(1, batch_size // VIEWS[tta])
-    predictions = predict(model, examples, class_names, batch_size=at_a_time, verbose=verbose)
-    evaluation = _measure(predictions, split, tta)
+    if data is None and can_reload(run):
+        # Once for both: the validation images calibrate what the others are predicted with.
+        run = replace(run, source=source_of(run, verbose=verbose))
+    network = load_run_model(run)
+    examples = examples_of(run, split=split, data=data, verbose=verbose)
+    calibration = needed_calibration(run, tta, verbose=verbose)
+    deciding = deciding_of(run, tta, *asked)
+    predictions = predict(
+        as_evaluated(run, network, tta=tta), examples, tuple(run.config["class_names"]),
+        batch_size=max(1, batch_size // VIEWS[tta]), verbose=verbose,
+    )  # fmt: skip
+    temperature = calibration.temperature if calibration else 1.0
+    evaluation = _measure(predictions, split, tta, temperature, deciding)
     _write(run, evaluation, predictions, examples)
     return evaluation
 
 
-def _examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
-    if data is not None:
-        return _given_examples(run, split=split, data=data, verbose=verbose)
-    source = run.source or _reload(run, verbose=verbose)
-    return source.splits[split]
-
-
-def _reload(run: Run, *, verbose: bool) -> Source:
-    """Load the run's data again, split as it was."""
-    reference = run.config["reference"]
-    if reference is None:
-        raise InputError(
-            f"`data` must be given for a run that was trained on data in memory. Received: None "
-            f"for {str(run)!r}. Pass data=(images, labels), or --data with a folder or CSV file."
-        )
-    config = FitConfig.from_json(run.config["config"])
-    source = prepare(load_source(reference, config), config, verbose=verbose)
-    sizes = {name: len(examples) for name, examples in source.splits.items()}
-    if sizes != run.config["sizes"] or list(source.class_names) != run.config["class_names"]:
-        raise InputError(
-            f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
-            f"which now has {sizes} images; the run had {run.config['sizes']}. "
-            "Restore the data, or pass `data`."
-        )
-    if fingerprint(source) != run.config.get("fingerprint"):
-        raise InputError(
-            f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
-            "whose images or labels are others now. Restore the data, or pass `data`."
-        )
-    return source
-
-
-def _given_examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
-    class_names = tuple(run.config["class_names"])
-    config = FitConfig.from_json(run.config["config"]).replace(class_names=class_names)
-    source = load_source(data, config)
-    part = split if split in source.splits else next(iter(source.splits))
-    examples = as_trained(
-        source, part, class_names=class_names, input_shape=tuple(run.config["input_shape"])
-    )
-    return to_memory(examples, config, verbose=verbose)
-
-
-def _measure(predictions: Predictions, split: str, tta: str) -> Evaluation:
-    names = predictions.class_names
-    pair = (predictions.labels, predictions.probabilities)
+def _measure(
+    found: Predictions, split: str, tta: str, temperature: float, deciding: Deciding
+) -> Evaluation:
+    names = found.class_names
+    pair = (found.labels, found.probabilities)
+    raw = tempered(found.probabilities, 1 / temperature)
     return Evaluation(
         split,
         metrics.all_metrics(*pair),
         metrics.per_class(*pair, names),
         metrics.confusion(*pair, names),
-        predictions.table(),
+        found.table(),
         tta,
+        intervals(*pair),
+        temperature,
+        of_probabilities(found.labels, raw) if temperature != 1.0 else {},
+        deciding,
+        measured(deciding, *pair),
     )
 
 
 def _write(run: Run, evaluation: Evaluation, found: Predictions, examples: Examples) -> None:
-    values = pd.Series(evaluation.metrics, name="value").rename_axis("metric")
+    pair = (found.labels, found.probabilities)
     run.write(run.predictions_file(evaluation.split), found.arrays())
     run.write(run.errors_file, worst_errors(found, examples))
-    run.write(run.table_file("metrics"), values)
+    run.write(run.table_file("metrics"), evaluation.table)
     run.write(run.table_file("per_class"), evaluation.per_class)
     run.write(run.table_file("confusion"), evaluation.confusion)
+    run.write(run.table_file("reliability"), _reliabilities(*pair, evaluation.temperature))
+    run.write(run.table_file("coverage"), coverage_of(*pair))
+    run.write(run.table_file("thresholds"), thresholds_of(run, evaluation.tta, *pair))
     summary = {
         "split": evaluation.split,
         "tta": evaluation.tta,
         "images": len(examples),
         "weights_sha256": run.summary["weights_sha256"],
         "metrics": evaluation.metrics,
+        "intervals": evaluation.intervals,
+        "temperature": evaluation.temperature,
+        "uncalibrated": evaluation.uncalibrated,
+        "deciding": evaluation.deciding.to_json(),
+        "decided": evaluation.decided,
     }
     # Last, since it is what says that the evaluation is whole.
     run.write(run.metrics_file, summary)
+
+
+def _reliabilities(labels: Any, probabilities: Any, temperature: float) -> pd.DataFrame:
+    """Return the bins of confidence, of the calibrated and of the network's own probabilities."""
+    parts = {"calibrated": probabilities}
+    if temperature != 1.0:
+        parts["uncalibrated"] = tempered(probabilities, 1 / temperature)
+    tables = {which: reliability(labels, values) for which, values in parts.items()}
+    return pd.concat(tables, names=["which", "bin"]).reset_index("bin")

@@ -1,70 +1,159 @@
-"""Metrics: scikit-learn computes them from the probabilities of one pass, pandas carries them.
+"""Metrics: each is a function of means over the images, from the probabilities of one pass.
 
-A metric is a function ``(labels, probabilities) -> float`` and a line in `METRICS`. Soft labels
-are judged by their most likely class, except in the loss.
+A metric is what is noted of every image, and what is made of the means of that; a line in
+`METRICS`. Its interval then needs nothing more: see `intervals`. Soft labels are judged by their
+most likely class, except in the loss and in the Brier score.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import (
-    confusion_matrix,
-    precision_recall_fscore_support,
-    top_k_accuracy_score,
-)
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 SMALLEST_PROBABILITY = 1e-7
+BINS = 15
+# Of all the metrics, those that a temperature changes.
+OF_PROBABILITIES = ("loss", "brier", "ece", "adaptive_ece", "classwise_ece")
 
 
-def accuracy(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the share of images whose most likely class is the given one."""
-    return float(np.mean(class_ids(labels) == probabilities.argmax(axis=1)))
+def _first(means: np.ndarray) -> np.ndarray:
+    return means[..., 0]
 
 
-def top_k_accuracy(labels: np.ndarray, probabilities: np.ndarray, *, k: int) -> float:
-    """Return the share of images whose given class is among the `k` most likely."""
-    classes = np.arange(probabilities.shape[1])
-    return float(top_k_accuracy_score(class_ids(labels), probabilities, k=k, labels=classes))
+@dataclass(frozen=True)
+class Metric:
+    """A number that is computed from means over the images.
+
+    Attributes:
+        columns: from labels and probabilities to what is noted of every image,
+            ``(n, columns)``.
+        finish: from the means of the columns, ``(..., columns)``, to the number, ``(...,)``.
+        counted: whether it is a share of the images, each of which counts or does not.
+    """
+
+    columns: Callable[[np.ndarray, np.ndarray], np.ndarray]
+    finish: Callable[[np.ndarray], np.ndarray] = _first
+    counted: bool = False
+
+    def __call__(self, labels: np.ndarray, probabilities: np.ndarray) -> float:
+        """Return the number for a split."""
+        return float(self.finish(self.columns(labels, probabilities).mean(axis=0)))
 
 
-def loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean cross-entropy in nats, for integer and for soft labels."""
+def _right(labels: np.ndarray, probabilities: np.ndarray, *, among: int = 1) -> np.ndarray:
+    """Note whether the given class is among the most likely ones."""
+    # As scikit-learn breaks ties; the most likely one alone is the first of equals, as argmax.
+    order = np.argsort(probabilities, axis=1, kind="stable")[:, ::-1][:, :among]
+    best = probabilities.argmax(axis=1)[:, None] if among == 1 else order
+    return (best == class_ids(labels)[:, None]).any(axis=1, keepdims=True).astype(float)
+
+
+def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Note the cross-entropy in nats."""
     logs = np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1.0))
-    if labels.ndim == 2:
-        return float(-np.mean(np.sum(labels * logs, axis=1)))
-    return float(-np.mean(logs[np.arange(len(labels)), labels]))
+    return -np.sum(shares(labels, probabilities.shape[1]) * logs, axis=1, keepdims=True)
 
 
-def averaged(labels: np.ndarray, probabilities: np.ndarray, *, which: int, average: str) -> float:
-    """Return precision (0), recall (1) or F1 (2), averaged over the classes that occur."""
-    scores = precision_recall_fscore_support(
-        class_ids(labels), probabilities.argmax(axis=1), average=average, zero_division=0.0
-    )
-    return float(scores[which])
+def _squares(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Note the squared distance from the label, from 0 to 2 (Brier 1950)."""
+    distances = probabilities - shares(labels, probabilities.shape[1])
+    return np.sum(distances**2, axis=1, keepdims=True)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy,
-    "top_5_accuracy": partial(top_k_accuracy, k=5),
-    "loss": loss,
-    "precision_macro": partial(averaged, which=0, average="macro"),
-    "recall_macro": partial(averaged, which=1, average="macro"),
-    "f1_macro": partial(averaged, which=2, average="macro"),
-    "precision_weighted": partial(averaged, which=0, average="weighted"),
-    "recall_weighted": partial(averaged, which=1, average="weighted"),
-    "f1_weighted": partial(averaged, which=2, average="weighted"),
+def _occurrences(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Note, class by class, whether it is rightly predicted, predicted, and given."""
+    classes = np.arange(probabilities.shape[1])
+    predicted = probabilities.argmax(axis=1)[:, None] == classes
+    given = class_ids(labels)[:, None] == classes
+    return np.concatenate([predicted & given, predicted, given], axis=1).astype(float)
+
+
+def _averaged(means: np.ndarray, *, which: str, average: str) -> np.ndarray:
+    """Make precision, recall or F1 of the classes, averaged over those that occur."""
+    right, predicted, given = np.split(means, 3, axis=-1)
+    below = {"precision": predicted, "recall": given, "f1": (predicted + given) / 2}[which]
+    scores = np.divide(right, below, out=np.zeros_like(right), where=below > 0)
+    weights = given if average == "weighted" else ((predicted + given) > 0).astype(float)
+    return (scores * weights).sum(axis=-1) / weights.sum(axis=-1)
+
+
+def _gaps(labels: np.ndarray, probabilities: np.ndarray, *, equal_counts: bool) -> np.ndarray:
+    """Note how much surer than right the prediction is, in the column of its confidence's bin."""
+    confidence = probabilities.max(axis=1)
+    gap = confidence - _right(labels, probabilities)[:, 0]
+    return _in_bins(gap, confidence, equal_counts=equal_counts)
+
+
+def _class_gaps(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Note the same of each class's probability, in columns of its own."""
+    gaps = probabilities - (class_ids(labels)[:, None] == np.arange(probabilities.shape[1]))
+    parts = [_in_bins(*pair) for pair in zip(gaps.T, probabilities.T, strict=True)]
+    return np.concatenate(parts, axis=1)
+
+
+def _in_bins(
+    values: np.ndarray, confidence: np.ndarray, *, equal_counts: bool = False
+) -> np.ndarray:
+    bins = confidence_bins(confidence, equal_counts=equal_counts)
+    return np.where(bins[:, None] == np.arange(BINS), values[:, None], 0.0)
+
+
+def confidence_bins(confidence: np.ndarray, *, equal_counts: bool = False) -> np.ndarray:
+    """Return which of `BINS` bins each probability is in: of equal widths, or of equal counts.
+
+    A bin holds its upper edge, and not its lower one (Guo et al. 2017).
+    """
+    if equal_counts:
+        ranks = np.argsort(np.argsort(confidence, kind="stable"), kind="stable")
+        return ranks * BINS // len(confidence)
+    # In 64 bits, as the edges are: an edge must not fall into the bin above it.
+    bins = np.ceil(confidence.astype(np.float64) * BINS).astype(int) - 1
+    return np.clip(bins, 0, BINS - 1)
+
+
+def _sum_of_gaps(means: np.ndarray, *, classes: bool = False) -> np.ndarray:
+    """Add up the bins' gaps, each weighted by its share of the images; of classes, the mean."""
+    total = np.abs(means).sum(axis=-1)
+    return total / (means.shape[-1] // BINS) if classes else total
+
+
+def _average(which: str, average: str) -> Metric:
+    return Metric(_occurrences, partial(_averaged, which=which, average=average))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_right, counted=True),
+    "top_5_accuracy": Metric(partial(_right, among=5), counted=True),
+    "loss": Metric(_losses),
+    "precision_macro": _average("precision", "macro"),
+    "recall_macro": _average("recall", "macro"),
+    "f1_macro": _average("f1", "macro"),
+    "precision_weighted": _average("precision", "weighted"),
+    "recall_weighted": _average("recall", "weighted"),
+    "f1_weighted": _average("f1", "weighted"),
+    "brier": Metric(_squares),
+    # Expected calibration error (Guo et al. 2017); with bins of equal counts (Nguyen and O'Connor
+    # 2015); and the mean over the classes' probabilities (Kull et al. 2019).
+    "ece": Metric(partial(_gaps, equal_counts=False), _sum_of_gaps),
+    "adaptive_ece": Metric(partial(_gaps, equal_counts=True), _sum_of_gaps),
+    "classwise_ece": Metric(_class_gaps, partial(_sum_of_gaps, classes=True)),
 }
 
 
-def all_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return every metric; the top 5 only where there are more than 5 classes."""
+def metrics_of(classes: int) -> dict[str, Metric]:
+    """Return the metrics of so many classes: the top 5 only where there are more than 5."""
     return {
-        name: metric(labels, probabilities)
-        for name, metric in METRICS.items()
-        if name != "top_5_accuracy" or probabilities.shape[1] > 5
+        name: metric for name, metric in METRICS.items() if name != "top_5_accuracy" or classes > 5
     }
+
+
+def all_metrics(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """Return every metric that applies."""
+    applying = metrics_of(probabilities.shape[1])
+    return {name: metric(labels, probabilities) for name, metric in applying.items()}
 
 
 def per_class(
@@ -96,3 +185,8 @@ def confusion(
 def class_ids(labels: np.ndarray) -> np.ndarray:
     """Return ``(n,)`` class indices; of soft labels, the most likely."""
     return labels.argmax(axis=1) if labels.ndim == 2 else labels
+
+
+def shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return ``(n, classes)`` labels: soft ones as they are, indices as ones and zeros."""
+    return labels if labels.ndim == 2 else np.eye(classes)[labels]

@@ -1,5 +1,6 @@
 """The one pass over a split that every figure is derived from."""
 
+import zipfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,7 +8,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
+from kclassify.checks import InputError
 from kclassify.data.spec import Examples
+from kclassify.runs import Run
 
 runtime.prepare()
 
@@ -82,6 +85,21 @@ def predict(
     )
     parts = [probabilities(images).numpy() for images, _ in batches]
     return Predictions(examples.ids, examples.labels, np.concatenate(parts), class_names)
+
+
+def read_predictions(run: Run, split: str) -> Predictions:
+    """Return what `evaluate` wrote of a split, or say that it must be evaluated."""
+    file = run.predictions_file(split)
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            names = tuple(stored["class_names"].tolist())
+            return Predictions(stored["ids"], stored["labels"], stored["probabilities"], names)
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        kind = "which is damaged" if file.exists() else "which is not there"
+        raise InputError(
+            f"`run` must have been evaluated on its {split} split. Received: {str(run)!r}, whose "
+            f"{file.name} is needed, {kind}. Run `kclassify evaluate {run} --split {split}`."
+        ) from error
 
 
 def worst_errors(

@@ -3,14 +3,18 @@
 import base64
 import io
 import os
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from PIL import Image
 
 from kclassify.reporting import wording
+from kclassify.reporting.card import card_text
 from kclassify.reporting.figures import MOST_CELLS, confusion_figure, learning_curves
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import RunTables, read_tables
@@ -21,11 +25,33 @@ MOST_SKIPPED = 50
 # What templates write numbers and names by.
 WORDS = (
     wording.percent, wording.amount, wording.cell, wording.duration, wording.words, wording.setting,
+    wording.written,
 )  # fmt: skip
+# The parts that only some runs have, in their order: what makes them, with the run's folder.
+SECTIONS = {
+    "calibration": "kclassify evaluate {run}",
+    "abstention": "kclassify evaluate {run}",
+    "comparison": "kclassify compare OTHER {run}",
+    "slices": "kclassify analyze {run} --parts slices",
+    "explanation": "kclassify analyze {run} --parts explanation",
+    "learned": "kclassify analyze {run} --parts learned",
+    "out_of_distribution": "kclassify analyze {run} --parts out_of_distribution",
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: its name, its title, and what is in it; nothing where it was not made."""
+
+    name: str
+    title: str
+    command: str
+    html: Markup | None = None
+    markdown: Markup | None = None
 
 
 def report(run: Run | str | os.PathLike[str]) -> Path:
-    """Write `report.html` and `report.md` into a run folder and return the path of the first.
+    """Write `report.html`, `report.md` and `model-card.md` and return the path of the first.
 
     The page needs nothing beside itself: no network, no JavaScript, no other file. It is made
     from the files of the run alone, so TensorFlow is not imported. An older report is replaced.
@@ -48,11 +74,20 @@ def report(run: Run | str | os.PathLike[str]) -> Path:
     """
     run = Run.open(run)
     page = _page(read_tables(run))
-    html = environment(autoescape=True).get_template("page.html.jinja").render(page)
-    markdown = environment(finalize=wording.escape_markdown).get_template("page.md.jinja")
-    run.write(run.report_file.with_suffix(".md"), encodable(markdown.render(page)))
+    html = _html().get_template("page.html.jinja").render(page)
+    markdown = _markdown().get_template("page.md.jinja").render(page)
+    run.write(run.report_file.with_suffix(".md"), encodable(markdown))
+    run.write(run.card_file, encodable(card_text(run)))
     run.write(run.report_file, encodable(html))
     return run.report_file
+
+
+def _html() -> Environment:
+    return environment(autoescape=True)
+
+
+def _markdown() -> Environment:
+    return environment(finalize=wording.escape_markdown)
 
 
 def environment(**how: Any) -> Environment:
@@ -82,7 +117,21 @@ def _page(tables: RunTables) -> dict[str, Any]:
         "environment": _environment_rows(tables.environment),
         "commands": commands(tables),
         "most_skipped": MOST_SKIPPED,
+        "sections": [_section(name, tables) for name in SECTIONS],
     }
+
+
+def _section(name: str, tables: RunTables) -> Section:
+    module = import_module(f"kclassify.reporting.sections.{name}")
+    command = SECTIONS[name].format(run=tables.run)
+    found = module.read(tables.run)
+    if found is None:
+        return Section(name, module.TITLE, command)
+    parts = {"part": found, "run": tables}
+    html = _html().get_template(f"sections/{name}.html.jinja").render(parts)
+    markdown = _markdown().get_template(f"sections/{name}.md.jinja").render(parts)
+    # Both have escaped what they were given.
+    return Section(name, module.TITLE, command, Markup(html), Markup(markdown))
 
 
 def _classes(tables: RunTables) -> list[dict[Any, Any]]:

@@ -82,6 +82,11 @@ class RunTables:
         """The test-time augmentation that it was evaluated with; earlier versions had none."""
         return self.evaluation.get("tta", "none")
 
+    @property
+    def intervals(self) -> dict[str, list[float]]:
+        """The 95 % intervals of the metrics; earlier versions noted none."""
+        return self.evaluation.get("intervals", {})
+
     @cached_property
     def pairs(self) -> list[Pair]:
         """The pairs of classes that were confused most often, most often first."""
@@ -114,9 +119,9 @@ def read_tables(run: Run) -> RunTables:
         environment=read_json(run.environment_file),
         summary=run.summary,
         evaluation=read_json(run.metrics_file, {"split": str, "metrics": dict}),
-        history=_read_csv(run.history_file).reset_index(),
-        per_class=_read_csv(run.table_file("per_class")),
-        confusion=_read_csv(run.table_file("confusion")).to_numpy(),
+        history=read_csv(run.history_file).reset_index(),
+        per_class=read_csv(run.table_file("per_class")),
+        confusion=read_csv(run.table_file("confusion")).to_numpy(),
         mistakes=_read_mistakes(run.errors_file),
         data_check=_read_check(run.data_check_file),
     )
@@ -155,7 +160,22 @@ def _read_check(path: Path) -> dict[str, Any] | None:
     return read_json(path, {"findings": list}) if path.is_file() else None
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
+    """Return the facts of an analysis; None where it was not made, or of other weights.
+
+    Args:
+        run: the run.
+        name: of the analysis, such as ``"slices"``.
+    """
+    file = run.analysis_file(name)
+    if not file.is_file():
+        return None
+    found = read_json(file, {"weights_sha256": str})
+    return found if found["weights_sha256"] == run.summary["weights_sha256"] else None
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Return a table of the run, by its first column; or say that it is damaged."""
     try:
         return pd.read_csv(path, index_col=0)
     except (OSError, ValueError) as error:

@@ -1,6 +1,7 @@
 """How a report writes numbers, values and names."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from markupsafe import Markup
@@ -88,6 +89,35 @@ def setting(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name}={item}" for name, item in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def written(value: Any, how: str) -> str:
+    """Write a cell of a table as its column says.
+
+    Args:
+        value: of the cell; nothing is written for what is missing.
+        how: ``"text"``; ``"number"``, 4 digits; ``"whole"``; ``"share"``, of 1, in percent; or,
+            of two ends, ``"range"``, of numbers, and ``"interval"``, of shares in percent.
+
+    Example:
+        >>> written(0.98754, "share"), written(12345, "whole"), written((0.1, 0.25), "interval")
+        ('98.75 %', '12,345', '10.0 to 25.0 %')
+        >>> written((-0.5, 1.25), "range"), written(None, "number")
+        ('-0.5 to 1.25', '')
+    """
+    if value is None or value != value:
+        return ""
+    return _WRITTEN[how](value)
+
+
+_WRITTEN: dict[str, Callable[[Any], str]] = {
+    "text": str,
+    "number": lambda value: f"{value:.4g}",
+    "whole": lambda value: f"{value:,.0f}",
+    "share": percent,
+    "range": lambda ends: f"{ends[0]:.4g} to {ends[1]:.4g}",
+    "interval": lambda ends: f"{100 * ends[0]:.1f} to {100 * ends[1]:.1f} %",
+}
 
 
 def escape_markdown(value: Any) -> str:

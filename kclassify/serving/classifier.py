@@ -5,7 +5,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,15 +13,18 @@ from tqdm import tqdm
 
 from kclassify import runtime
 from kclassify.checks import InputError, check_number, is_whole
+from kclassify.models.deciding import UNKNOWN
 from kclassify.runs import Run, read_json
 from kclassify.serving.inputs import collect
 from kclassify.serving.manifest import METADATA, deviation
 
 runtime.prepare()
 
+import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.models.saved import load_keras_file  # noqa: E402
+from kclassify.models.temperature import as_evaluated  # noqa: E402
 from kclassify.serving.engines import ENGINES, Engine, tensorflow_engine  # noqa: E402
 from kclassify.serving.reading import Pixels, first_line, read_batches  # noqa: E402
 from kclassify.serving.signatures import SIGNATURES, probability_function  # noqa: E402
@@ -40,13 +43,21 @@ class Classifier:
         class_names: the names of the classes, in the order of the model's outputs.
         input_shape: `(height, width, channels)` that the model sees; images of any size are
             resized to it.
+        abstain_below: `predict` says "unknown" where no probability is as high; 0 withholds
+            nothing.
     """
 
     def __init__(
-        self, engine: Engine, *, class_names: Sequence[str], input_shape: Sequence[int]
+        self,
+        engine: Engine,
+        *,
+        class_names: Sequence[str],
+        input_shape: Sequence[int],
+        abstain_below: float = 0.0,
     ) -> None:
         self.class_names = tuple(class_names)
         self.input_shape = tuple(input_shape)
+        self.abstain_below = abstain_below
         self._engine = engine
 
     def __repr__(self) -> str:
@@ -106,7 +117,8 @@ class Classifier:
 
         Returns:
             The columns `file`, `label`, `probability`, `label_2`, `probability_2` and so on up to
-            `top_k`, and `error`, which is None for an image that was read.
+            `top_k`, and `error`, which is None for an image that was read. Where answers may be
+            withheld, `label` is "unknown" then, and `best_label` is what it would have been.
 
         Raises:
             InputError: there is no image, or an array has another dtype or number of channels.
@@ -148,6 +160,10 @@ class Classifier:
         for rank, (label, probability) in enumerate(self._best(answer, top_k), start=1):
             ending = f"_{rank}" if rank > 1 else ""
             row |= {f"label{ending}": label, f"probability{ending}": probability}
+        if self.abstain_below:
+            row["best_label"] = row["label"]
+            if row["probability"] < self.abstain_below:
+                row["label"] = UNKNOWN
         return {**row, "error": answer if isinstance(answer, str) else None}
 
     def _best(self, answer: np.ndarray | str, top_k: int) -> list[tuple[str | None, float]]:
@@ -167,8 +183,8 @@ def load(path: str | os.PathLike[str]) -> Classifier:
         path: a SavedModel that `kclassify.export` wrote, or the folder of its versions, of which
             the highest is taken; its ``model.onnx`` or ``model.tflite``, which ONNX Runtime and
             LiteRT run, with the ``metadata.json`` of the export in ``assets.extra`` or beside it;
-            a run or its folder; or a ``.keras`` file, with the class names of the ``config.json``
-            beside it.
+            a run or its folder, whose probabilities are calibrated where `evaluate` has done so; or
+            a ``.keras`` file, with the class names of the ``config.json`` beside it, as it is.
 
     Returns:
         A `Classifier`.
@@ -211,20 +227,27 @@ def _not_loadable(path: str, reason: str) -> InputError:
     )
 
 
-def _warmed(
-    engine: Engine, class_names: Sequence[str], input_shape: Sequence[int], *, path: Path
-) -> Classifier:
+class _Stated(NamedTuple):
+    """What an export's metadata says that a classifier needs."""
+
+    class_names: Sequence[str]
+    input_shape: Sequence[int]
+    abstain_below: float = 0.0
+
+
+def _warmed(engine: Engine, stated: _Stated, *, path: Path) -> Classifier:
     """Return the classifier after a first answer, which is slow and shows whether it works."""
-    answer = engine(np.zeros((1, *input_shape), np.uint8))
-    if answer.shape != (1, len(class_names)):
-        reason = f"with {answer.shape[-1]} outputs for the {len(class_names)} class names beside it"
+    answer = engine(np.zeros((1, *stated.input_shape), np.uint8))
+    if answer.shape != (1, len(stated.class_names)):
+        names = len(stated.class_names)
+        reason = f"with {answer.shape[-1]} outputs for the {names} class names beside it"
         raise _not_loadable(str(path), reason)
-    return Classifier(engine, class_names=class_names, input_shape=input_shape)
+    return Classifier(engine, **stated._asdict())
 
 
 def _load_folder(folder: Path) -> Classifier:
     if (folder / "config.json").is_file():
-        return _load_keras(Run.open(folder).model_file)
+        return _load_run(Run.open(folder))
     if any((folder / name.partition("/")[0]).exists() for name in SAVED_MODEL_FILES):
         return _load_saved_model(folder)
     numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
@@ -233,11 +256,19 @@ def _load_folder(folder: Path) -> Classifier:
     return _load_saved_model(max(numbered, key=lambda path: int(path.name)))
 
 
+def _load_run(run: Run) -> Classifier:
+    model = as_evaluated(run, load_keras_file(run.model_file), tta="none")
+    return _of_keras_model(model, path=run.model_file)
+
+
 def _load_keras(path: Path) -> Classifier:
-    model = load_keras_file(path)
+    return _of_keras_model(load_keras_file(path), path=path)
+
+
+def _of_keras_model(model: keras.Model, *, path: Path) -> Classifier:
     class_names = _class_names(path.with_name("config.json"), count=model.output_shape[-1])
     engine = tensorflow_engine(probability_function(model).get_concrete_function())
-    return _warmed(engine, class_names, model.input_shape[1:], path=path)
+    return _warmed(engine, _Stated(class_names, model.input_shape[1:]), path=path)
 
 
 def _class_names(config_file: Path, *, count: int) -> Sequence[str]:
@@ -260,11 +291,11 @@ def _load_saved_model(folder: Path) -> Classifier:
     if missing or not any(folder.glob("variables/variables.data-*")):
         names = ", ".join(missing) or "variables/variables.data-*"
         raise _not_loadable(str(folder), f"an incomplete SavedModel, without {names}")
-    class_names, input_shape = _read_metadata(folder / METADATA, path=folder)
+    stated = _read_metadata(folder / METADATA, path=folder)
     _warn_of_deviation(folder)
     model = _open_saved_model(folder)
     engine = tensorflow_engine(model.signatures["probabilities"])
-    return _warmed(engine, class_names, input_shape, path=folder)
+    return _warmed(engine, stated, path=folder)
 
 
 def _warn_of_deviation(folder: Path, *, only: str | None = None) -> None:
@@ -295,11 +326,11 @@ def _load_file(path: Path) -> Classifier:
     metadata = next((place for place in places if place.is_file()), None)
     if metadata is None:
         raise _not_loadable(str(path), f"without the {METADATA} of its export")
-    class_names, input_shape = _read_metadata(metadata, path=path)
+    stated = _read_metadata(metadata, path=path)
     if metadata == places[0]:
         _warn_of_deviation(path.parent, only=path.name)
     try:
-        return _warmed(ENGINES[path.suffix](path), class_names, input_shape, path=path)
+        return _warmed(ENGINES[path.suffix](path), stated, path=path)
     except InputError:
         raise
     except Exception as error:  # each runtime raises kinds of its own
@@ -307,16 +338,27 @@ def _load_file(path: Path) -> Classifier:
         raise _not_loadable(str(path), f"{reason} ({first_line(error)})") from error
 
 
-def _read_metadata(file: Path, *, path: Path) -> tuple[list[str], tuple[int, ...]]:
-    """Return the class names and the input shape that an export states."""
+def _read_metadata(file: Path, *, path: Path) -> _Stated:
+    """Return the class names, the input shape and the threshold that an export states."""
     try:
         metadata = json.loads(file.read_text("utf-8"))
-        stated = metadata["input"]
-        shape = (*stated["image_size"], stated["channels"])
-        class_names = list(metadata["class_names"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        size, channels = metadata["input"]["image_size"], metadata["input"]["channels"]
+        # Exports of earlier versions withhold nothing.
+        threshold = (metadata.get("deciding") or {}).get("threshold") or {"probability": 0.0}
+        stated = _Stated(list(metadata["class_names"]), (*size, channels), threshold["probability"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_loadable(str(path), f"whose {file.name} is damaged") from error
-    named = all(isinstance(name, str) for name in class_names)
-    if not (named and len(shape) == 3 and all(is_whole(side, least=1) for side in shape)):
+    if not _makes_sense(stated):
         raise _not_loadable(str(path), f"whose {file.name} is damaged")
-    return class_names, shape
+    return stated
+
+
+def _makes_sense(stated: _Stated) -> bool:
+    below = stated.abstain_below
+    return (
+        all(isinstance(name, str) for name in stated.class_names)
+        and len(stated.input_shape) == 3
+        and all(is_whole(side, least=1) for side in stated.input_shape)
+        and isinstance(below, int | float)
+        and 0 <= below <= 1
+    )

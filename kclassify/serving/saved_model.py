@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ import numpy as np
 from kclassify import __version__, runtime
 from kclassify.atomic import appearing
 from kclassify.checks import InputError, check_choice, check_number
+from kclassify.evaluation.abstention import check_abstention
+from kclassify.evaluation.deciding import deciding_of
+from kclassify.models.deciding import Deciding
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -19,9 +22,11 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.evaluation.calibration import needed_calibration  # noqa: E402
 from kclassify.models.folding import fold_batch_norm  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
-from kclassify.models.test_time import VIEWS, with_test_time  # noqa: E402
+from kclassify.models.temperature import as_evaluated, kept_calibration  # noqa: E402
+from kclassify.models.test_time import VIEWS  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
 from kclassify.serving.formats import FORMATS, check_formats, probability_model  # noqa: E402
 from kclassify.serving.manifest import MANIFEST, METADATA, file_hashes  # noqa: E402
@@ -34,6 +39,8 @@ def export(
     *,
     formats: str | Sequence[str] = ("saved_model",),
     tta: str = "none",
+    abstain_at: Mapping[str, float] | None = None,
+    label_sets: float | None = None,
     version: int | None = None,
 ) -> Path:
     """Write the run's model as ``export/<version>/`` in TF Serving's layout, and verify it.
@@ -41,9 +48,10 @@ def export(
     The SavedModel takes uint8 images of any height and width (`serving_default`), encoded images
     (`serve_bytes`), or uint8 images of the model's size for their probabilities alone
     (`probabilities`), and needs neither kclassify nor Keras. Its batch normalizations are folded
-    into the layers before them. It is written beside its place, loaded by a fresh process, and
-    compared with the Keras model that was evaluated on up to 256 of the run's images; only then
-    does it get its number, which is when TF Serving sees it.
+    into the layers before them, and its probabilities are calibrated as those of `evaluate` are,
+    where the run's validation images can be had. It is written beside its place, loaded by a
+    fresh process, and compared with the Keras model that was evaluated on up to 256 of the run's
+    images; only then does it get its number, which is when TF Serving sees it.
 
     Args:
         run: a run or its folder.
@@ -53,6 +61,10 @@ def export(
         tta: test-time augmentation, the mean of the network's logits over several views of an
             image, inside what is exported: ``"none"``, ``"flip"`` or ``"flip_shift"``, as in
             `evaluate`. It costs as many times as much as there are views: 2 or 6.
+        abstain_at: such as ``{"accuracy": 0.99}``, as in `evaluate`: `label` is ``"unknown"`` and
+            `class_id` is -1 where the highest probability is below the threshold.
+        label_sets: such as 0.9, as in `evaluate`: adds the output `label_set`, bool
+            `(batch_size, num_classes)`.
         version: the number of the new folder; by default the highest one so far, plus 1.
 
     Returns:
@@ -69,22 +81,28 @@ def export(
         '1'
     """
     check_choice("tta", tta, VIEWS)
+    asked = check_abstention(abstain_at, label_sets)
     run = Run.open(run)
     extra = check_formats(formats)
     target = run.export_dir / str(_next_version(run, version))
     samples = _samples(run)
     model, class_names = load_run_model(run), tuple(run.config["class_names"])
-    evaluated = with_test_time(model, tta)
-    served = with_test_time(fold_batch_norm(model), tta)
+    needed_calibration(run, tta, verbose=False)
+    deciding = deciding_of(run, tta, *asked)
+    served = as_evaluated(run, fold_batch_norm(model), tta=tta)
     with _version_folder(target) as folder:
-        signatures = _write_saved_model(folder, served, class_names)
-        metadata = _metadata(model, class_names, signatures=signatures, tta=tta)
-        _write_json(folder / METADATA, metadata)
+        signatures = _write_saved_model(folder, served, class_names, deciding)
+        _write_json(folder / METADATA, {
+            **_metadata(model, class_names, signatures=signatures, tta=tta),
+            "temperature": (kept_calibration(run, tta) or {"temperature": 1.0})["temperature"],
+            "deciding": deciding.to_json(),
+        })  # fmt: skip
         for name in extra:
             FORMATS[name].write(probability_model(served), folder / FORMATS[name].file)
         record = verify(
-            folder, evaluated, class_names, samples=samples, formats=["saved_model", *extra]
-        )
+            folder, as_evaluated(run, model, tta=tta), class_names,
+            samples=samples, formats=["saved_model", *extra], deciding=deciding,
+        )  # fmt: skip
         _write_json(folder / "verification.json", record)
         _write_json(folder / MANIFEST, file_hashes(folder))
     return target
@@ -140,9 +158,9 @@ def _version_folder(target: Path) -> Iterator[Path]:
 
 
 def _write_saved_model(
-    folder: Path, model: keras.Model, class_names: Sequence[str]
+    folder: Path, model: keras.Model, class_names: Sequence[str], deciding: Deciding
 ) -> dict[str, Any]:
-    endpoints = serving_functions(model, class_names)
+    endpoints = serving_functions(model, class_names, deciding=deciding)
     # Keras's own export would call the model without training=False; see `serving_functions`.
     archive = keras.export.ExportArchive()
     archive.track(model)

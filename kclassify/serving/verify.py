@@ -13,6 +13,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import VerificationError
+from kclassify.models.deciding import UNKNOWN, WITHHELD, Deciding, Threshold
 
 runtime.prepare()
 
@@ -20,6 +21,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.images import resize_images  # noqa: E402
+from kclassify.serving.signatures import NOTHING_WITHHELD  # noqa: E402
 
 TOLERANCE = 1e-4
 MOST_IMAGES = 256
@@ -42,11 +44,13 @@ def verify(
     *,
     samples: np.ndarray,
     formats: Sequence[str],
+    deciding: Deciding = NOTHING_WITHHELD,
 ) -> dict[str, Any]:
     """Compare what is in `folder`, loaded by a fresh process, with what `model` says.
 
     Probabilities may differ by `TOLERANCE`, for folding and another order of sums round otherwise;
-    the class that is named may not.
+    the class that is named may not, nor whether an answer is withheld, unless its probability is
+    as near as that to the threshold.
 
     Args:
         folder: the SavedModel, with the files of the other formats beside it.
@@ -54,6 +58,7 @@ def verify(
         class_names: one name an output, in order.
         samples: uint8 images `(batch_size, height, width, channels)` of the model's size.
         formats: the names of what to check.
+        deciding: when an answer is withheld, and sets of labels.
 
     Returns:
         What ``verification.json`` holds.
@@ -67,7 +72,7 @@ def verify(
     checks = {}
     for name in formats:
         answers = _ask(name, folder, inputs)
-        checks[name] = _compare(name, answers, expected, class_names)
+        checks[name] = _compare(name, answers, expected, class_names, deciding)
     return {
         "images": len(inputs["images"]),
         "tolerance": TOLERANCE,
@@ -135,12 +140,13 @@ def _compare(
     answers: Mapping[str, np.ndarray],
     expected: Mapping[str, np.ndarray],
     class_names: Sequence[str],
+    deciding: Deciding,
 ) -> dict[str, Any]:
     checks = {}
     for asked in dict.fromkeys(key.partition("/")[0] for key in answers):
         start = f"{asked}/"
         answer = {key[len(start) :]: answers[key] for key in answers if key.startswith(start)}
-        check = _check(answer, expected[asked], class_names)
+        check = _check(answer, expected[asked], class_names, deciding)
         title = SIGNATURES[asked] if name == "saved_model" else asked
         if not _passes(check):
             raise VerificationError(
@@ -152,10 +158,19 @@ def _compare(
 
 
 def _check(
-    answer: Mapping[str, np.ndarray], expected: np.ndarray, class_names: Sequence[str]
+    answer: Mapping[str, np.ndarray],
+    expected: np.ndarray,
+    class_names: Sequence[str],
+    deciding: Deciding,
 ) -> dict[str, Any]:
-    probabilities, class_ids = answer["probabilities"], expected.argmax(axis=-1)
-    labels = np.array([name.encode() for name in class_names])[class_ids]
+    probabilities = answer["probabilities"]
+    withheld = _below(expected.max(axis=-1), deciding.threshold, probabilities.max(axis=-1))
+    class_ids = np.where(withheld, WITHHELD, expected.argmax(axis=-1))
+    names = np.array([*(name.encode() for name in class_names), UNKNOWN.encode()])
+    labels = names[class_ids]
+    if "class_id" not in answer:
+        # The probabilities alone, by which nothing is withheld.
+        class_ids = expected.argmax(axis=-1)
     return {
         "images": len(expected),
         "max_difference": float(np.max(np.abs(probabilities - expected))),
@@ -163,12 +178,28 @@ def _check(
             answer.get("class_id", probabilities.argmax(axis=-1)), class_ids
         ),
         "labels_equal": np.array_equal(answer.get("label", labels), labels),
+        "label_sets_equal": _same_sets(answer, deciding),
         "repeatable": bool(answer["repeatable"]),
     }
+
+
+def _below(expected: np.ndarray, threshold: Threshold | None, found: np.ndarray) -> np.ndarray:
+    """Say of each image whether its answer is withheld; at the threshold itself, as it was."""
+    if threshold is None:
+        return np.zeros(len(expected), bool)
+    near = np.abs(expected - threshold.probability) <= TOLERANCE
+    return np.where(near, found, expected) < threshold.probability
+
+
+def _same_sets(answer: Mapping[str, np.ndarray], deciding: Deciding) -> bool:
+    if deciding.label_sets is None or "class_id" not in answer:
+        return "label_set" not in answer
+    members = answer["probabilities"] >= deciding.label_sets.least_probability
+    return np.array_equal(answer["label_set"], members)
 
 
 def _passes(check: Mapping[str, Any]) -> bool:
     # NaN is within no tolerance, which `>` would not notice.
     return check["max_difference"] <= TOLERANCE and all(
-        check[key] for key in ("class_ids_equal", "labels_equal", "repeatable")
+        check[key] for key in ("class_ids_equal", "labels_equal", "label_sets_equal", "repeatable")
     )

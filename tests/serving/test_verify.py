@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from kclassify.checks import VerificationError
+from kclassify.models.deciding import Deciding, LabelSets, Threshold
 from kclassify.serving import child, verify
+from kclassify.serving.signatures import NOTHING_WITHHELD
 
 EXPECTED = np.array([[0.7, 0.3], [0.2, 0.8]], np.float32)
 GOOD = {
@@ -16,9 +18,9 @@ GOOD = {
 }
 
 
-def compare(**changes):
+def compare(deciding=NOTHING_WITHHELD, **changes):
     answers = {**GOOD, **{f"encoded/{name}": value for name, value in changes.items()}}
-    return verify._compare("saved_model", answers, {"encoded": EXPECTED}, ("a", "b"))
+    return verify._compare("saved_model", answers, {"encoded": EXPECTED}, ("a", "b"), deciding)
 
 
 def test_the_same_answers_pass():
@@ -45,6 +47,38 @@ def test_any_difference_fails(changes):
         compare(**changes)
 
 
+WITHHOLDING = Deciding(Threshold(0.9, 0.95, 0.75, 0.5, 100), LabelSets(0.9, 0.25, 100))
+WITHHELD = {
+    "class_id": np.array([-1, 1]),
+    "label": np.array([b"unknown", b"b"]),
+    "label_set": np.array([[True, True], [False, True]]),
+}
+
+
+def test_answers_that_are_withheld_pass():
+    assert compare(WITHHOLDING, **WITHHELD)["serve_bytes"]["label_sets_equal"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"class_id": np.array([0, 1])},
+        {"label": np.array([b"a", b"b"])},
+        {"label_set": np.array([[True, False], [False, True]])},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_an_answer_that_should_be_withheld_and_a_wrong_set_fail(changes):
+    with pytest.raises(VerificationError, match="serve_bytes"):
+        compare(WITHHOLDING, **{**WITHHELD, **changes})
+
+
+def test_at_the_threshold_itself_it_may_be_withheld_or_not():
+    at = Deciding(Threshold(0.9, 0.95, 0.70005, 0.5, 100))
+    said = {"class_id": np.array([0, 1]), "label": np.array([b"a", b"b"])}
+    assert compare(at, **said, probabilities=EXPECTED + np.float32(9e-5))
+
+
 def test_a_near_tie_is_no_excuse_for_another_class():
     tied = {"encoded": np.array([[0.5, 0.5 - 1e-5], [0.2, 0.8]], np.float32)}
     answers = {
@@ -54,7 +88,7 @@ def test_a_near_tie_is_no_excuse_for_another_class():
         "encoded/repeatable": np.array(True),
     }
     with pytest.raises(VerificationError):
-        verify._compare("saved_model", answers, tied, ("a", "b"))
+        verify._compare("saved_model", answers, tied, ("a", "b"), NOTHING_WITHHELD)
 
 
 def test_encoded_images_survive_the_trip_to_the_child(images, tmp_path):

@@ -1,0 +1,71 @@
+"""The images that a run is measured on: its own, loaded and split again, or others."""
+
+from typing import Any
+
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.data.fingerprint import fingerprint
+from kclassify.data.preparation import as_trained, prepare, to_memory
+from kclassify.data.sources import load_source
+from kclassify.data.spec import Examples, Source
+from kclassify.runs import Run
+
+
+def examples_of(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
+    """Return a split of the run's own data, or of `data` where that is given.
+
+    Raises:
+        InputError: the data cannot be found, or is other data by now.
+    """
+    if data is not None:
+        return _given_examples(run, split=split, data=data, verbose=verbose)
+    return source_of(run, verbose=verbose).splits[split]
+
+
+def source_of(run: Run, *, verbose: bool) -> Source:
+    """Return all of the run's own data, split as it was.
+
+    Raises:
+        InputError: the data cannot be found, or is other data by now.
+    """
+    return run.source or _reload(run, verbose=verbose)
+
+
+def can_reload(run: Run) -> bool:
+    """Tell whether a run's data can be had without being given."""
+    return run.source is not None or run.config["reference"] is not None
+
+
+def _reload(run: Run, *, verbose: bool) -> Source:
+    reference = run.config["reference"]
+    if reference is None:
+        raise InputError(
+            f"`data` must be given for a run that was trained on data in memory. Received: None "
+            f"for {str(run)!r}. Pass data=(images, labels), or --data with a folder or CSV file."
+        )
+    config = FitConfig.from_json(run.config["config"])
+    source = prepare(load_source(reference, config), config, verbose=verbose)
+    sizes = {name: len(examples) for name, examples in source.splits.items()}
+    if sizes != run.config["sizes"] or list(source.class_names) != run.config["class_names"]:
+        raise InputError(
+            f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
+            f"which now has {sizes} images; the run had {run.config['sizes']}. "
+            "Restore the data, or pass `data`."
+        )
+    if fingerprint(source) != run.config.get("fingerprint"):
+        raise InputError(
+            f"`run` must be evaluated on the data it was split from. Received: {reference!r}, "
+            "whose images or labels are others now. Restore the data, or pass `data`."
+        )
+    return source
+
+
+def _given_examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
+    class_names = tuple(run.config["class_names"])
+    config = FitConfig.from_json(run.config["config"]).replace(class_names=class_names)
+    source = load_source(data, config)
+    part = split if split in source.splits else next(iter(source.splits))
+    examples = as_trained(
+        source, part, class_names=class_names, input_shape=tuple(run.config["input_shape"])
+    )
+    return to_memory(examples, config, verbose=verbose)

@@ -1,0 +1,113 @@
+"""An evaluated run, opened once for everything that is asked about it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.checks import InputError, check_choice
+from kclassify.data.spec import SPLITS, Examples
+from kclassify.runs import Run, read_json
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+from kclassify.evaluation.predictions import Predictions, read_predictions  # noqa: E402
+from kclassify.evaluation.run_data import examples_of  # noqa: E402
+from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.temperature import as_evaluated  # noqa: E402
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A run with its model, the split it was evaluated on, and what was predicted there.
+
+    Attributes:
+        run: the run.
+        network: the one that was trained: uint8 images to logits.
+        model: the same as it was evaluated and is served: with test-time views and temperature.
+        split: which was evaluated last.
+        predictions: what `evaluate` found there, in the order of the images.
+        data: what was given instead of the run's own data, or None.
+        verbose: whether progress is shown.
+    """
+
+    run: Run
+    network: keras.Model
+    model: keras.Model
+    split: str
+    predictions: Predictions
+    data: Any = None
+    verbose: bool = True
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the model's outputs."""
+        return self.predictions.class_names
+
+    @property
+    def weights(self) -> str:
+        """The hash of the weights, by which a file says whose it is."""
+        return self.run.summary["weights_sha256"]
+
+    def examples(self, split: str | None = None) -> Examples:
+        """Return a split's images and labels, by default those that were evaluated.
+
+        Raises:
+            InputError: the data cannot be found, or the evaluated split has other images by now.
+        """
+        wanted = split or self.split
+        found = examples_of(self.run, split=wanted, data=self.data, verbose=self.verbose)
+        if wanted == self.split and not np.array_equal(found.ids, self.predictions.ids):
+            raise InputError(
+                f"`data` must be what {str(self.run)!r} was evaluated on. Received: other images. "
+                f"Run `kclassify evaluate {self.run}` again, with the same data."
+            )
+        return found
+
+
+def open_subject(
+    run: Run | str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    data: Any = None,
+    verbose: bool = True,
+) -> Subject:
+    """Open a run that was evaluated.
+
+    Args:
+        run: a run or its folder.
+        split: which evaluation; by default the last one.
+        data: images to use instead of the run's own, in any form that `fit` takes.
+        verbose: show progress bars.
+
+    Raises:
+        InputError: the run was not evaluated, or by another model than it has.
+    """
+    run = Run.open(run)
+    found = read_evaluation(run)
+    wanted = split or found["split"]
+    check_choice("split", wanted, SPLITS)
+    network = load_run_model(run)
+    model = as_evaluated(run, network, tta=found["tta"])
+    predictions = read_predictions(run, wanted)
+    return Subject(run, network, model, wanted, predictions, data, verbose)
+
+
+def read_evaluation(run: Run) -> dict[str, Any]:
+    """Return what `metrics.json` holds, or say that the run must be evaluated first."""
+    if not run.metrics_file.is_file():
+        raise InputError(
+            f"`run` must be an evaluated run. Received: {str(run)!r}, without "
+            f"{run.metrics_file.name}. Run `kclassify evaluate {run}` first."
+        )
+    found = read_json(run.metrics_file, {"split": str, "metrics": dict})
+    if found.get("weights_sha256") != run.summary["weights_sha256"]:
+        raise InputError(
+            f"`run` must hold the evaluation of its own model. Received: {str(run)!r}, whose "
+            f"metrics are of other weights. Run `kclassify evaluate {run}` again."
+        )
+    return {"tta": "none", **found}
