@@ -17,7 +17,7 @@ TRAINING_VERBS = ("fit", "find-lr", "tune")
 # The arguments of `tune` that are its own.
 SEARCH_OPTIONS = {
     "tuner": "hyperband (the default), bayesian, random or grid",
-    "max_trials": "how many at most (20)",
+    "max_trials": "how many at most (14)",
     "space": "a YAML or JSON file that says what may differ (by default what matters most)",
     "objective": "val_accuracy (the default), val_loss, accuracy or loss",
     "executions_per_trial": "trainings of each, with seeds of their own (1)",
@@ -238,7 +238,8 @@ def analyze_options(parser: Parser) -> None:
     """Add what `analyze` takes."""
     run_option(parser)
     parser.add_argument(
-        "--parts", help="comma-separated: explanation, learned, slices, out_of_distribution (all)"
+        "--parts",
+        help="comma-separated: explanation, learned, slices, out_of_distribution, cost (all)",
     )
     parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
     parser.add_argument("--by", help="a column of the table in --data to make slices by")

@@ -35,6 +35,16 @@ class Budget:
         """The parts that Hyperband divides it into."""
         return self.epochs or UNITS_OF_TIME
 
+    @property
+    def begins_whole(self) -> bool:
+        """Whether Hyperband trains the defaults to their end before it begins.
+
+        In a given time there are few trainings, and their first parts, on images that still grow
+        and with a high learning rate, tell little: the defaults would be lost by chance, and the
+        search end with less than it began with.
+        """
+        return self.seconds is not None
+
     def epochs_of(self, epoch_seconds: float) -> int:
         """Return the epochs of a trial one of which takes `epoch_seconds`: at least one."""
         if self.epochs is not None:
@@ -55,20 +65,21 @@ class Rung:
     last: int
 
 
-def rungs(tuner: str, *, max_trials: int, units: int) -> list[Rung]:
+def rungs(tuner: str, *, max_trials: int, budget: Budget) -> list[Rung]:
     """Return what a search of `max_trials` consists of.
 
     Hyperband begins its sweeps again until there are as many.
 
     Example:
-        >>> rungs("random", max_trials=5, units=9)
+        >>> rungs("random", max_trials=5, budget=Budget(epochs=9))
         [Rung(trials=5, first=0, last=9)]
-        >>> sum(rung.trials for rung in rungs("hyperband", max_trials=20, units=9))
+        >>> sum(rung.trials for rung in rungs("hyperband", max_trials=20, budget=Budget(epochs=9)))
         20
     """
     if tuner != "hyperband":
-        return [Rung(max_trials, 0, units)]
-    return list(_cut(_sweeps(units), max_trials))
+        return [Rung(max_trials, 0, budget.units)]
+    whole = [Rung(1, 0, budget.units)] if budget.begins_whole else []
+    return list(_cut(itertools.chain(whole, _sweeps(budget.units)), max_trials))
 
 
 def cost(found: list[Rung], *, units: int) -> float:

@@ -20,7 +20,7 @@ class SearchConfig:
     """
 
     tuner: str = "hyperband"
-    max_trials: int = 20
+    max_trials: int = 14
     objective: str = "val_accuracy"
     executions_per_trial: int = 1
     time_budget: str | float | None = None

@@ -25,6 +25,8 @@ runtime.prepare()
 import keras_tuner  # noqa: E402
 from keras_tuner.engine import trial as trials  # noqa: E402
 
+from kclassify.search.budget import Budget  # noqa: E402
+
 RUNNING, IDLE, STOPPED = "RUNNING", "IDLE", "STOPPED"
 COMPLETED, FAILED, INVALID = "COMPLETED", "FAILED", "INVALID"
 # So many failures one after another, and the next would fail too.
@@ -227,9 +229,22 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
     """A Hyperband search that goes on, in spaces too that have fewer points than a rung.
 
     KerasTuner's would stop there, with nothing trained to the end.
+
+    Attributes:
+        begins_whole: whether the first trial, which has the defaults, is trained to the end at
+            once and is in no bracket; see `Budget.begins_whole`.
     """
 
+    begins_whole = False
     exhausted = False
+
+    def populate_space(self, trial_id: str) -> Any:
+        """Choose the next values, and how long to train them."""
+        if self.trials or not self.begins_whole:
+            return super().populate_space(trial_id)
+        values = {**self._random_values(), "tuner/initial_epoch": 0, "tuner/bracket": 0,
+                  "tuner/epochs": self.max_epochs, "tuner/round": 0}  # fmt: skip
+        return {"status": RUNNING, "values": values}
 
     def _random_values(self) -> Any:
         values = super()._random_values()
@@ -266,7 +281,7 @@ def build_oracle(
     file: Path,
     objective: keras_tuner.Objective,
     max_trials: int,
-    units: int,
+    budget: Budget,
     seed: int,
     began: float,
     end: float,
@@ -279,7 +294,7 @@ def build_oracle(
         file: where its state is kept.
         objective: what is best.
         max_trials: how many; those that Hyperband trains longer count again.
-        units: for Hyperband, the parts that the whole training of a trial has.
+        budget: of a trial, which Hyperband divides.
         seed: of the random choices.
         began: when the search began, by `time.perf_counter`.
         end: when no trial is begun any more, by `time.perf_counter`.
@@ -290,8 +305,10 @@ def build_oracle(
     options = {"objective": objective, "hyperparameters": hp, "seed": _spread(seed),
                "max_retries_per_trial": 1}  # fmt: skip
     if tuner == "hyperband":
-        oracle = ORACLES[tuner](max_epochs=units, factor=FACTOR, hyperband_iterations=0, **options)
-        oracle.max_trials = max_trials
+        oracle = ORACLES[tuner](
+            max_epochs=budget.units, factor=FACTOR, hyperband_iterations=0, **options
+        )
+        oracle.max_trials, oracle.begins_whole = max_trials, budget.begins_whole
     else:
         oracle = ORACLES[tuner](max_trials=max_trials, **options)
     if tuner == "grid":

@@ -99,7 +99,7 @@ def _budget(setting: Setting, given: Mapping[str, Any]) -> Budget:
 
 
 def _rungs(asked: SearchConfig, budget: Budget) -> list[Rung]:
-    return rungs(asked.tuner, max_trials=asked.max_trials, units=budget.units)
+    return rungs(asked.tuner, max_trials=asked.max_trials, budget=budget)
 
 
 def oracle_of(setting: Setting) -> Any:
@@ -111,7 +111,7 @@ def oracle_of(setting: Setting) -> Any:
         file=setting.folder.state_file,
         objective=objective_of(setting.config.objective),
         max_trials=setting.config.max_trials,
-        units=setting.budget.units,
+        budget=setting.budget,
         seed=setting.base.seed,
         began=setting.began,
         end=setting.end,

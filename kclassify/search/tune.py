@@ -50,7 +50,7 @@ def tune(
     data: Any,
     *,
     tuner: str = "hyperband",
-    max_trials: int = 20,
+    max_trials: int = 14,
     space: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     hypermodel: HyperModel | None = None,
     objective: str = "val_accuracy",
@@ -81,7 +81,8 @@ def tune(
         tuner: ``"hyperband"``, ``"bayesian"``, ``"random"`` or ``"grid"``. Hyperband trains many
             a little and the best of them longer, from where they were.
         max_trials: how many at most; one that Hyperband trains longer counts again. A search that
-            has ended goes on when there may be more.
+            has ended goes on when there may be more. The default, 14, is one bracket of Hyperband
+            (9 trials, the best 3 of them, the best of these) and the defaults.
         space: what may differ: a mapping from fields of `FitConfig` and arguments of the model to
             their values, see `kclassify.search.space.read_space`; or the path of a YAML or JSON
             file with one. By default what matters most for the model.
@@ -90,6 +91,7 @@ def tune(
         objective: ``"val_accuracy"``, ``"val_loss"``, ``"accuracy"`` or ``"loss"``.
         executions_per_trial: trainings of each, with seeds of their own; the mean counts.
         time_budget: such as ``"30m"``: how long all of it may take. A trial that it ends is saved.
+            Hyperband then begins with the defaults, trained to the end.
         trial_time: such as ``"90s"``: how long the whole training of a trial is. By default it is
             as many `epochs` as the preset has; with a `time_budget` alone, as long as that has
             room for.

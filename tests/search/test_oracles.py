@@ -8,6 +8,7 @@ import keras_tuner
 import pytest
 
 from kclassify.checks import InputError
+from kclassify.search.budget import Budget
 from kclassify.search.oracles import (
     COMPLETED,
     FAILED,
@@ -20,6 +21,7 @@ from kclassify.search.oracles import (
     grid_size,
 )
 
+BUDGET = Budget(epochs=9)
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 
 
@@ -31,11 +33,11 @@ def space():
     return hp
 
 
-def oracle(tuner, *, max_trials=10, seconds=60.0, reload=True):
+def oracle(tuner, *, max_trials=10, seconds=60.0, reload=True, budget=BUDGET):
     now = time.perf_counter()
     found = build_oracle(
         tuner, space(), file=Path("state.json"), objective=OBJECTIVE, max_trials=max_trials,
-        units=9, seed=0, began=now, end=now + seconds,
+        budget=budget, seed=0, began=now, end=now + seconds,
     )  # fmt: skip
     if reload:
         found.reload()
@@ -178,6 +180,19 @@ def test_hyperband_trains_the_best_on_from_where_they_were():
     assert (3, 9) in spans
     going_on = next(value for value in values if value["tuner/initial_epoch"] == 1)
     assert found.trials[going_on["tuner/trial_id"]].hyperparameters.values["a"] == going_on["a"]
+
+
+def test_within_a_time_hyperband_begins_with_the_defaults_to_their_end():
+    found = oracle("hyperband", max_trials=14, budget=Budget(seconds=9.0))
+    first = found.create_trial("t").hyperparameters.values
+    assert (first["tuner/initial_epoch"], first["tuner/epochs"]) == (0, 9)
+    assert first["a"] == space().get("a")
+    again = oracle("hyperband", max_trials=14, budget=Budget(seconds=9.0))
+    resumed = again.create_trial("t")
+    assert resumed.hyperparameters.values == first
+    end(again, resumed)
+    second = again.create_trial("t").hyperparameters.values
+    assert (second["tuner/initial_epoch"], second["tuner/epochs"]) == (0, 1)
 
 
 def test_a_grid_has_every_point_once():

@@ -6,6 +6,7 @@ import pytest
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.models.registry import MODELS, build_model
+from kclassify.search.budget import Budget
 from kclassify.search.oracles import build_oracle, grid_size
 from kclassify.search.space import config_of, declare, read_space
 from kclassify.search.spaces import MODEL_SPACES, default_space
@@ -74,7 +75,7 @@ def test_alternatives_are_still_there_when_a_trial_is_recorded(tmp_path):
     hp = keras_tuner.Objective("val_accuracy", "max")
     oracle = build_oracle(
         "random", space_of(dimensions), file=tmp_path / "state.json", objective=hp, max_trials=12,
-        units=1, seed=0, began=0.0, end=float("inf"),
+        budget=Budget(epochs=1), seed=0, began=0.0, end=float("inf"),
     )  # fmt: skip
     configs = []
     for number in range(12):
