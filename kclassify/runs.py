@@ -177,6 +177,21 @@ class Run:
     def __str__(self) -> str:
         return str(self.path)
 
+    def _repr_html_(self) -> str:
+        """Show in a notebook what was trained on what, and how well it did."""
+        import pandas as pd
+
+        rows = {"run": str(self), "state": "finished" if self.complete else "not finished"}
+        if self.config_file.is_file():
+            rows |= {"data": self.config["data"], "model": self.config["config"].get("model")}
+        if self.complete:
+            rows["validation accuracy"] = f"{self.summary['val_accuracy']:.4f}"
+        if self.metrics_file.is_file():
+            found = read_json(self.metrics_file, {"split": str, "metrics": dict})
+            rows |= {f"{found['split']} {name.replace('_', ' ')}": f"{value:.4f}"
+                     for name, value in found["metrics"].items()}  # fmt: skip
+        return pd.Series(rows, dtype=object).to_frame().to_html(header=False)
+
     def __fspath__(self) -> str:
         return str(self.path)
 

@@ -1,9 +1,11 @@
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import kclassify
 from kclassify.checks import InputError
 from kclassify.runs import Run, run_path
 
@@ -65,3 +67,15 @@ def test_write_chooses_the_form_by_the_ending(tmp_path, name, value, read):
     found = read(tmp_path / name)
     assert found.equals(value) if name == "a.csv" else str(found) == str(value)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_notebook_shows_a_run(tiny_run, tiny_arrays, tmp_path):
+    html = tiny_run._repr_html_()
+    assert f"{tiny_run.summary['val_accuracy']:.4f}" in html
+    assert "convnet" in html
+    run = Run(shutil.copytree(tiny_run.path, tmp_path / "<b>"))
+    metrics = kclassify.evaluate(run, data=tiny_arrays, verbose=False).metrics
+    html = run._repr_html_()
+    assert f"{metrics['loss']:.4f}" in html
+    assert "&lt;b&gt;" in html
+    assert "not finished" in Run(tmp_path / "none")._repr_html_()

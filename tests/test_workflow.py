@@ -83,7 +83,8 @@ def test_a_built_wheel_installs_and_runs(tmp_path):
     code = (
         "import kclassify, pathlib, sys; here = pathlib.Path(kclassify.__file__).parent; "
         "assert str(here).startswith(sys.argv[1]), here; assert (here / 'py.typed').exists(); "
-        "assert list((here / 'reporting').glob('*.jinja'))"
+        "assert list((here / 'reporting').glob('*.jinja')); "
+        "assert list((here / 'reporting' / 'sections').glob('*.jinja'))"
     )
     env = {**os.environ, "PYTHONPATH": str(target)}
     subprocess.run([sys.executable, "-c", code, str(target)], check=True, env=env, cwd=tmp_path)

@@ -104,7 +104,7 @@ def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
     total = builder.info.splits[split].num_examples
     images = np.empty((total, *image_size, channels), np.uint8)
     labels = np.empty(total, np.int32)
-    batches = _batches(builder, split, image_size=image_size, channels=channels)
+    batches = _batches(builder, split, own_size, image_size=image_size, channels=channels)
     bar = tqdm(desc=f"reading {split}", total=total, unit="image", delay=1.5, disable=None)
     done = 0
     for some_images, some_labels in batches.as_numpy_iterator():
@@ -117,7 +117,14 @@ def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
     return Examples(images, labels, ids)
 
 
-def _batches(builder: Any, split: str, *, image_size: tuple[int, int], channels: int) -> Any:
+def _batches(
+    builder: Any,
+    split: str,
+    own_size: tuple[int, int] | None,
+    *,
+    image_size: tuple[int, int],
+    channels: int,
+) -> Any:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
@@ -126,7 +133,8 @@ def _batches(builder: Any, split: str, *, image_size: tuple[int, int], channels:
 
     def decode(example: Any) -> Any:
         image = decode_image(example["image"], channels=channels)
-        image = resize_images(image[tf.newaxis], image_size)[0]
+        if image_size != own_size:
+            image = resize_images(image[tf.newaxis], image_size)[0]
         return tf.ensure_shape(image, (*image_size, channels)), example["label"]
 
     dataset = builder.as_dataset(

@@ -10,13 +10,16 @@ from kclassify.checks import check_choice, check_number
 from kclassify.evaluation.run_data import can_reload, source_of
 from kclassify.runs import Run
 
-# Name -> where its function is, which takes a run, `data` and `verbose`.
+# Name -> where its function is, which takes a run, `verbose` and mostly `data`.
 ANALYSES = {
     "explanation": "kclassify.evaluation.explanation:explain",
     "learned": "kclassify.evaluation.features:learned",
     "slices": "kclassify.evaluation.slices:slices",
     "out_of_distribution": "kclassify.evaluation.out_of_distribution:out_of_distribution",
+    "cost": "kclassify.evaluation.cost:cost",
 }
+# What is measured on no image.
+WITHOUT_DATA = ("cost",)
 
 
 def analyze(
@@ -58,11 +61,12 @@ def analyze(
         for name in asked:
             check_choice(argument, name, ANALYSES)
     run = Run.open(run)
-    if data is None and can_reload(run):
+    if data is None and can_reload(run) and set(names) - set(WITHOUT_DATA):
         run = replace(run, source=source_of(run, verbose=verbose))
     found = {}
     for name in names:
-        given: dict[str, Any] = {"data": data, "verbose": verbose, **(options or {}).get(name, {})}
+        given: dict[str, Any] = {"verbose": verbose, **(options or {}).get(name, {})}
+        given |= {} if name in WITHOUT_DATA else {"data": data}
         found[name] = _function(name)(run, **given)
     return found
 

@@ -36,6 +36,7 @@ SECTIONS = {
     "explanation": "kclassify analyze {run} --parts explanation",
     "learned": "kclassify analyze {run} --parts learned",
     "out_of_distribution": "kclassify analyze {run} --parts out_of_distribution",
+    "cost": "kclassify analyze {run} --parts cost",
 }
 
 
