@@ -26,8 +26,8 @@ pytestmark = pytest.mark.skipif(find_chromium() is None, reason="no chromium on 
 
 HOSTILE = ("<script>console.error(1)</script>", "a|b", "two\nlines", "x" * 120, "e")
 SECTIONS = [
-    "Learning curves", "Metrics", "Confusion", "Worst errors", "Configuration", "Data",
-    "Environment", "How to reproduce",
+    "Learning curves", "Metrics", "Confusion", "Worst errors", "Not looked at", "Configuration",
+    "Data", "Environment", "How to reproduce",
 ]  # fmt: skip
 
 

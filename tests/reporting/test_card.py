@@ -44,7 +44,7 @@ def test_the_place_of_the_licence_is_a_comment(run):
 def test_what_an_old_run_did_not_note_is_said_not_to_have_been_measured(run):
     _, text = split_card(card_text(run))
     assert "not noted" in text
-    for command in ("--parts robustness", "label-errors DATA", "kclassify check RUN",
+    for command in ("kclassify robustness", "label-errors DATA", "kclassify check RUN",
                     "kclassify evaluate RUN"):  # fmt: skip
         assert command in text.split("## Limits")[1]
 
@@ -71,7 +71,7 @@ def test_what_was_measured_is_shown_and_not_among_the_limits(run):
 
 def test_an_analysis_of_other_weights_is_not_shown(run):
     run.write(run.analysis_file("robustness"), {"weights_sha256": "other", "images": 500})
-    assert "--parts robustness" in card_text(run)
+    assert "kclassify robustness" in card_text(run)
 
 
 def test_a_temperature_of_one_changed_nothing(run):
