@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kclassify.evaluation.comparison import Comparison, compare
     from kclassify.evaluation.evaluate import Evaluation, evaluate
     from kclassify.evaluation.explanation import explain
+    from kclassify.evaluation.label_errors import LabelErrors, find_label_errors
+    from kclassify.evaluation.robustness import robustness
     from kclassify.models.registry import build_model
     from kclassify.reporting.report import report
     from kclassify.runs import Run
@@ -39,6 +41,7 @@ _HOME = {
     "Evaluation": "kclassify.evaluation.evaluate",
     "FitConfig": "kclassify.config",
     "InputError": "kclassify.checks",
+    "LabelErrors": "kclassify.evaluation.label_errors",
     "Run": "kclassify.runs",
     "Search": "kclassify.search.results",
     "Splits": "kclassify.data.datasets",
@@ -52,11 +55,13 @@ _HOME = {
     "evaluate": "kclassify.evaluation.evaluate",
     "explain": "kclassify.evaluation.explanation",
     "export": "kclassify.serving.saved_model",
+    "find_label_errors": "kclassify.evaluation.label_errors",
     "find_lr": "kclassify.training.find_lr",
     "fit": "kclassify.training.fit",
     "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
     "report": "kclassify.reporting.report",
+    "robustness": "kclassify.evaluation.robustness",
     "tune": "kclassify.search.tune",
     "verify_run": "kclassify.training.verify_run",
 }
@@ -70,6 +75,7 @@ __all__ = [
     "Evaluation",
     "FitConfig",
     "InputError",
+    "LabelErrors",
     "Run",
     "Search",
     "Splits",
@@ -83,11 +89,13 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "find_label_errors",
     "find_lr",
     "fit",
     "load",
     "make_datasets",
     "report",
+    "robustness",
     "tune",
     "verify_run",
 ]

@@ -36,9 +36,11 @@ from kclassify.options import (
     find_lr_options,
     fit_options,
     given_fields,
+    label_errors_options,
     no_options,
     parse,
     predict_options,
+    robustness_options,
     run_option,
     tune_options,
     verify_options,
@@ -148,13 +150,46 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _analyze(options: argparse.Namespace) -> None:
-    from kclassify.evaluation.analyze import ANALYSES, analyze
+    from kclassify.evaluation.analyze import USUAL, analyze
 
     own = {"slices": {"by": options.by}, "out_of_distribution": {"against": options.against}}
-    parts = options.parts.split(",") if options.parts else list(ANALYSES)
+    parts = options.parts.split(",") if options.parts else USUAL
     for found in analyze(options.run, parts=parts, options=own, data=options.data).values():
         _show(f"{found}\n")
     _show(f"next: kclassify report {options.run}")
+
+
+def _robustness(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.robustness import robustness
+
+    _show(
+        robustness(
+            options.run,
+            images=options.images,
+            cifar10_c=options.cifar10_c,
+            baseline=options.baseline,
+            attacks=not options.no_attacks,
+            data=options.data,
+        )
+    )
+    _show(f"next: kclassify report {options.run}")
+
+
+def _label_errors(options: argparse.Namespace) -> None:
+    from kclassify.evaluation.label_errors import find_label_errors
+
+    given = {} if options.preset is None else {"preset": options.preset}
+    found = find_label_errors(
+        options.data,
+        folds=options.folds,
+        run=options.run,
+        directory=options.directory,
+        verbose=not options.quiet,
+        **{**given, **options.config},
+    )
+    _show(found)
+    if options.run:
+        _show(f"next: kclassify report {options.run}")
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -292,6 +327,8 @@ VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "calibrate": (_calibrate, "fit the temperature of a run's probabilities", calibrate_options),
     "compare": (_compare, "test whether one run is better than another", compare_options),
     "analyze": (_analyze, "look at an evaluated run from all sides", analyze_options),
+    "robustness": (_robustness, "measure a run on worse images", robustness_options),
+    "label-errors": (_label_errors, "find labels that are wrong", label_errors_options),
     "explain": (_explain, "show what a run's answers depend on", explain_options),
     "report": (_report, "write an evaluated run's report.html and report.md", run_option),
     "export": (_export, "write a verified SavedModel of a run", export_options),

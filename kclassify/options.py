@@ -13,7 +13,7 @@ from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
 
 # Their options are the fields of `FitConfig` and the model's own arguments.
-TRAINING_VERBS = ("fit", "find-lr", "tune")
+TRAINING_VERBS = ("fit", "find-lr", "tune", "label-errors")
 # The arguments of `tune` that are its own.
 SEARCH_OPTIONS = {
     "tuner": "hyperband (the default), bayesian, random or grid",
@@ -239,11 +239,30 @@ def analyze_options(parser: Parser) -> None:
     run_option(parser)
     parser.add_argument(
         "--parts",
-        help="comma-separated: explanation, learned, slices, out_of_distribution, cost (all)",
+        help="comma-separated: explanation, learned, slices, out_of_distribution, cost (these), "
+        "robustness",
     )
     parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
     parser.add_argument("--by", help="a column of the table in --data to make slices by")
     parser.add_argument("--against", help="images of another kind, to be told apart from these")
+
+
+def robustness_options(parser: Parser) -> None:
+    """Add what `robustness` takes."""
+    run_option(parser)
+    parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
+    parser.add_argument("--images", type=int, help="how many at most (all)")
+    parser.add_argument("--cifar10-c", help="the folder of CIFAR-10-C, instead of images made here")
+    parser.add_argument("--baseline", help="a run whose errors count as 1, as in the paper")
+    parser.add_argument("--no-attacks", action="store_true", help="leave out FGSM and PGD")
+
+
+def label_errors_options(parser: Parser) -> None:
+    """Add what `label-errors` takes: all that `fit` does, for each of its trainings."""
+    _training_options(parser)
+    parser.add_argument("--folds", type=int, default=5, help="trainings, each without a part (5)")
+    parser.add_argument("--run", help="a run on the same data, whose report shows what is found")
+    parser.add_argument("--directory", help="where the trainings are kept; the same goes on")
 
 
 def explain_options(parser: Parser) -> None:

@@ -17,7 +17,10 @@ ANALYSES = {
     "slices": "kclassify.evaluation.slices:slices",
     "out_of_distribution": "kclassify.evaluation.out_of_distribution:out_of_distribution",
     "cost": "kclassify.evaluation.cost:cost",
+    "robustness": "kclassify.evaluation.robustness:robustness",
 }
+# Robustness takes minutes, the others together about one.
+USUAL = tuple(name for name in ANALYSES if name != "robustness")
 # What is measured on no image.
 WITHOUT_DATA = ("cost",)
 
@@ -25,7 +28,7 @@ WITHOUT_DATA = ("cost",)
 def analyze(
     run: Run | str | os.PathLike[str],
     *,
-    parts: Sequence[str] = tuple(ANALYSES),
+    parts: Sequence[str] = USUAL,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     data: Any = None,
     verbose: bool = True,
@@ -36,7 +39,7 @@ def analyze(
 
     Args:
         run: a run that was evaluated, or its folder.
-        parts: which of `ANALYSES`; by default all of them.
+        parts: which of `ANALYSES`; by default all but ``"robustness"``, which takes minutes.
         options: arguments of a part's own function, by its name, such as
             ``{"slices": {"by": "camera"}}``.
         data: images to use instead of the run's own, as in `evaluate`.

@@ -2,8 +2,8 @@
 
 Of a share of the images there is a formula (Wilson 1927). For everything else, images are drawn
 again and again from those that there are, each class by itself, so that every drawn sample has as
-many of each (Efron 1987, whose correction for bias is made too). A metric is a function of means
-over the images, so that the draws are one product of matrices.
+many of each (Efron 1979), and what this makes larger or smaller on average is taken off. A metric
+is a function of means over the images, so that the draws are one product of matrices.
 """
 
 from collections.abc import Iterator
@@ -110,9 +110,13 @@ def _multiplicities(draws: int, images: int, rng: np.random.Generator) -> np.nda
 
 
 def _corrected(drawn: np.ndarray, estimate: float, confidence: float) -> Interval:
-    """Return the percentiles of the draws, moved by how many are below the estimate."""
-    below = (np.sum(drawn < estimate) + np.sum(drawn == estimate) / 2) / len(drawn)
-    bias = norm.ppf(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
-    ends = norm.ppf([0.5 - confidence / 2, 0.5 + confidence / 2])
-    low, high = np.quantile(drawn, norm.cdf(2 * bias + ends))
-    return float(low), float(high)
+    """Return the percentiles of the draws, all moved by how far their mean is off the estimate.
+
+    A drawn sample repeats images, so that its calibration errors are larger than those that it is
+    drawn from, often all of them: percentiles that are chosen by how many draws are below the
+    estimate (Efron 1987) have nothing to choose from then.
+    """
+    moved = drawn + (estimate - drawn.mean())
+    low, high = np.quantile(moved, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    # No metric is below 0, and chance in few draws may leave out the estimate itself.
+    return max(0.0, min(float(low), estimate)), max(float(high), estimate)

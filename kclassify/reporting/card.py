@@ -14,7 +14,7 @@ from kclassify.runs import Run
 
 # What a card speaks of where it was measured: what it is called, and what measures it.
 ANALYSES = {
-    "robustness": ("accuracy on worse images", "kclassify analyze RUN --parts robustness"),
+    "robustness": ("accuracy on worse images", "kclassify robustness RUN"),
     "slices": (
         "accuracy by brightness, contrast, sharpness and saturation",
         "kclassify analyze RUN --parts slices",

@@ -36,6 +36,8 @@ SECTIONS = {
     "explanation": "kclassify analyze {run} --parts explanation",
     "learned": "kclassify analyze {run} --parts learned",
     "out_of_distribution": "kclassify analyze {run} --parts out_of_distribution",
+    "robustness": "kclassify robustness {run}",
+    "label_errors": "kclassify label-errors DATA --run {run}",
     "cost": "kclassify analyze {run} --parts cost",
 }
 

@@ -45,6 +45,17 @@ def test_more_images_make_narrower_intervals():
         assert 2 < ratio < 9, name
 
 
+def test_a_calibration_error_that_every_draw_exceeds_is_within_its_interval():
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(10, 0.3), 3000)
+    labels = np.array([rng.choice(10, p=row) for row in probabilities])
+    found, values = intervals(labels, probabilities), all_metrics(labels, probabilities)
+    for name in ("ece", "adaptive_ece", "classwise_ece"):
+        low, high = found[name]
+        assert low < values[name] < high, name
+        assert low >= 0
+
+
 @pytest.mark.parametrize("images", [1, 2, 5])
 def test_few_images_and_a_single_class_are_no_error(images):
     labels = np.zeros(images, int)
