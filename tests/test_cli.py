@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -64,6 +65,32 @@ def test_the_whole_way_from_a_folder(folder, capsys):
     table = pd.read_csv("out.csv")
     assert len(table) == 12
     assert set(table["label"]) <= {"dark", "light"}
+
+
+@pytest.mark.slow
+def test_what_can_be_asked_of_a_run(folder, capsys):
+    for name in ("r", "other"):
+        small = [name if word == "r" else word for word in SMALL]
+        assert run_cli("fit", folder, *small) == 0
+        assert run_cli("evaluate", name) == 0
+    for words, shown in (
+        (("compare", "r", "other"), "cannot be told apart"),
+        (("analyze", "r", "--parts", "slices"), "left out"),
+        (("robustness", "r", "--images", "2", "--no-attacks"), "gaussian_noise"),
+        (("explain", "r"), "grad_cam"),
+        (("label-errors", folder, "--run", "r", "--folds", "2", "--quiet"), "suggested"),
+    ):
+        capsys.readouterr()
+        assert run_cli(*words) == 0, capsys.readouterr().err
+        assert shown in capsys.readouterr().out
+    assert run_cli("report", "r") == 0
+    page = Path("r/report.html").read_text()
+    for title in ("Slices", "Explanation", "Robustness", "Label errors"):
+        assert f"<h2>{title}</h2>" in page
+    # There are too few validation images for a temperature.
+    capsys.readouterr()
+    assert run_cli("calibrate", "r") == 2
+    assert "at least 50" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

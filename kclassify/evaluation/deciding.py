@@ -62,7 +62,7 @@ def validation_confidences(run: Run, tta: str) -> dict[str, np.ndarray]:
     file = run.validation_file(tta)
     if not file.is_file():
         raise InputError(
-            f"`abstain_at` must be chosen on validation images. Received: {str(run)!r}, where "
+            f"`abstain_at` and `label_sets` must be chosen on validation images. Received: {str(run)!r}, where "
             f"none are known for tta={tta!r}. Run `kclassify calibrate {run} --tta {tta}`."
         )
     with np.load(file, allow_pickle=False) as arrays:

@@ -15,6 +15,7 @@ from kclassify import runtime
 from kclassify.checks import check_number, is_whole
 from kclassify.data.spec import Examples
 from kclassify.evaluation.metrics import class_ids
+from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
 from kclassify.runs import Run
 
@@ -27,7 +28,7 @@ from kclassify.data.pipeline import eval_dataset, first_images  # noqa: E402
 from kclassify.evaluation.predictions import worst_errors  # noqa: E402
 from kclassify.models.whitening import NAME as WHITENING  # noqa: E402
 
-TRAINING_IMAGES, EMBEDDED = 10_000, 1_000
+TRAINING_IMAGES, EMBEDDED = 5_000, 1_000
 NEIGHBOURS = 3
 # Fewer images than this have no neighbourhoods that t-SNE could keep.
 LEAST_EMBEDDED = 10
@@ -97,7 +98,7 @@ def learned(
 ) -> Learned:
     """Show what a run's network learned, by the features that its last layer decides on.
 
-    Of the training images, at most 10,000 are looked at, each class by its share; of the
+    Of the training images, at most 5,000 are looked at, each class by its share; of the
     evaluated ones, at most 1,000 are drawn (van der Maaten and Hinton 2008, "t-SNE").
 
     Args:
@@ -178,24 +179,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     """Return the vectors ``(n, d)`` with a length of 1; those of zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
-
-
-def stratified(labels: np.ndarray, *, most: int, seed: int) -> np.ndarray:
-    """Return the places of at most `most` images, each class by its share, in their order.
-
-    Example:
-        >>> import numpy as np
-        >>> from kclassify.evaluation.features import stratified
-        >>> labels = np.repeat([0, 1], [90, 10])
-        >>> np.bincount(labels[stratified(labels, most=20, seed=0)]).tolist()
-        [18, 2]
-    """
-    if len(labels) <= most:
-        return np.arange(len(labels))
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
-    evenly = np.floor((np.arange(most) + 0.5) * len(labels) / most).astype(int)
-    return np.sort(by_class[evenly])
 
 
 def class_distances(

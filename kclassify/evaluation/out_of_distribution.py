@@ -23,8 +23,9 @@ from kclassify.config import FitConfig
 from kclassify.data.preparation import as_trained, to_memory
 from kclassify.data.sources import load_source, source_name
 from kclassify.data.spec import Examples
-from kclassify.evaluation.features import compiled, feature_model, features, stratified, unit
+from kclassify.evaluation.features import compiled, feature_model, features, unit
 from kclassify.evaluation.intervals import CONFIDENCE, wilson
+from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
 from kclassify.runs import Run
 
@@ -37,7 +38,7 @@ from kclassify.data.images import resize_images, to_channels  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 
 KEPT = 0.95
-TRAINING_IMAGES = 10_000
+TRAINING_IMAGES = 5_000
 # Sun et al. take k = 50 of 50,000 images; it stays a thousandth of those that are there.
 NEIGHBOUR_SHARE = 1 / 1000
 COLUMNS = (
@@ -103,7 +104,7 @@ def out_of_distribution(
         against: other images, in any form that `fit` takes; their labels are not used. By default
             uniform noise, Gaussian noise as bright as the training images, scikit-learn's digits
             (unless the run is on them) and crops of its two photographs.
-        images: of each set, at most.
+        images: of each set and of each split of the run, at most.
         data: as for `evaluate`, with a training split.
         seed: of the noise, the crops and the choice of images.
         verbose: show progress bars.
@@ -128,13 +129,13 @@ def out_of_distribution(
     check_number("images", images, expected=f"{whole}2", ok=is_whole(images, least=2))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
-    shown, train = subject.examples(), subject.examples("train")
-    train = train.take(stratified(train.class_ids, most=TRAINING_IMAGES, seed=seed))
+    shown = _some(subject.examples(), images, seed)
+    train = _some(subject.examples("train"), TRAINING_IMAGES, seed)
     sets = (_embedded(subject, train, images, seed) if against is None
             else _given(subject, against, images, seed))  # fmt: skip
     scores = scorer(subject.network, train, verbose=verbose)
-    threshold_from, kept = _kept(subject, shown, scores)
     known = scores(shown)
+    threshold_from, kept = _kept(subject, images, seed, scores) or (subject.split, known)
     rows = [
         _row(name, score, known[score], unknown, threshold=np.quantile(kept[score], 1 - KEPT))
         for name, examples in sets.items()
@@ -226,14 +227,19 @@ def _distances(
     return np.sqrt(np.maximum(2 - 2 * found, 0))
 
 
+def _some(examples: Examples, most: int, seed: int) -> Examples:
+    return examples.take(stratified(examples.class_ids, most, seed=seed))
+
+
 def _kept(
-    subject: Subject, shown: Examples, scores: Callable[[Examples], dict[str, np.ndarray]]
-) -> tuple[str, dict[str, np.ndarray]]:
-    """Return the scores that a threshold is chosen by, and the split that they are of."""
+    subject: Subject, most: int, seed: int, scores: Callable[[Examples], dict[str, np.ndarray]]
+) -> tuple[str, dict[str, np.ndarray]] | None:
+    """Return the scores that a threshold is chosen by, and their split; None without one."""
     try:
-        return "validation", scores(subject.examples("validation"))
+        examples = subject.examples("validation")
     except InputError:
-        return subject.split, scores(shown)
+        return None
+    return "validation", scores(_some(examples, most, seed))
 
 
 def _given(subject: Subject, against: Any, most: int, seed: int) -> dict[str, Examples]:
@@ -245,8 +251,7 @@ def _given(subject: Subject, against: Any, most: int, seed: int) -> dict[str, Ex
     unnamed = replace(source, splits={split: one}, class_names=subject.class_names[:1])
     shape = tuple(subject.network.input_shape[1:])
     examples = as_trained(unnamed, split, class_names=subject.class_names, input_shape=shape)
-    picked = stratified(examples.class_ids, most=most, seed=seed)
-    chosen = to_memory(examples.take(picked), config, verbose=subject.verbose)
+    chosen = to_memory(_some(examples, most, seed), config, verbose=subject.verbose)
     return {source_name(against): chosen}
 
 

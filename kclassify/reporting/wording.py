@@ -68,12 +68,13 @@ def words(name: str) -> str:
     """Write the name of a metric or of a column.
 
     Example:
-        >>> words("precision_macro"), words("top_5_accuracy"), words("val_loss")
-        ('Precision, macro', 'Top-5 accuracy', 'Validation loss')
+        >>> words("precision_macro"), words("top_5_accuracy"), words("classwise_ece")
+        ('Precision, macro', 'Top-5 accuracy', 'Classwise calibration error (ECE)')
     """
     name = re.sub(r"^val_", "validation ", name)
     text = re.sub(r"^top_(\d+)_", r"top-\1 ", name)
     text = re.sub(r"_(macro|weighted)$", r", \1", text).replace("_", " ")
+    text = re.sub(r"\bece\b", "calibration error (ECE)", text)
     return text[:1].upper() + text[1:]
 
 

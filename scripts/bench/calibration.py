@@ -1,9 +1,9 @@
 """One temperature, fitted on validation, at least halves the calibration error, to 0.02 at most.
 
-On all the test images: `ece_before` is the expected calibration error of the trained network as it
-is, `ece` the same as `evaluate` reports it. `labels_changed` counts the images whose answer the
-calibration changes, `served_difference` is the largest of the probabilities between the exported
-SavedModel and what was evaluated.
+The peer is the network as it was trained. On all the test images: `ece_before` is its expected
+calibration error, `ece` the same as `evaluate` reports it. `labels_changed` counts the images whose
+answer the calibration changes, `served_difference` is the largest of the probabilities between the
+exported SavedModel and what was evaluated.
 
     python scripts/bench/calibration.py
 """

@@ -1,8 +1,9 @@
 """All that `analyze` finds in a finished CIFAR-10 run, and its report, take a minute.
 
-Timed are the two commands as a user gives them, one after the other: `kclassify analyze RUN`,
-which loads the data again and does everything but robustness, and `kclassify report RUN`. The run
-is trained, evaluated and exported before. TFDS_DATA_DIR says where CIFAR-10 is.
+There is no peer but the clock. Timed are the two commands as a user gives them, one after the
+other: `kclassify analyze RUN`, which loads the data again and does everything but robustness, and
+`kclassify report RUN`. The run is trained, evaluated and exported before. TFDS_DATA_DIR says where
+CIFAR-10 is.
 
     python scripts/bench/full_report.py
 """

@@ -35,12 +35,17 @@ def test_a_run_without_an_export_is_measured_by_its_model(run):
     assert "p95_ms" in found._repr_html_()
 
 
-def test_the_newest_export_is_what_is_served(run):
+def test_the_newest_export_is_what_is_served_and_a_damaged_one_says_why(run):
     folder = kclassify.export(run)
     found = cost(run, batch_sizes=[1], seconds=0.05, verbose=False)
     assert found.served == f"export/{folder.name}"
     files = [file for file in folder.rglob("*") if file.is_file()]
     assert found.megabytes == sum(file.stat().st_size for file in files) / 1e6
+    run.analysis_file("cost").unlink()
+    (folder / "saved_model.pb").unlink()
+    with pytest.raises(InputError, match=r"Received: .*saved_model\.pb"):
+        cost(run, batch_sizes=[1], seconds=0.05, verbose=False)
+    assert not run.analysis_file("cost").exists()
 
 
 def test_the_section_shows_what_the_files_say(run):
@@ -77,11 +82,3 @@ def test_every_call_is_counted(run):
 def test_bad_arguments_are_refused_first(given, message):
     with pytest.raises(InputError, match=message):
         cost("no-run", **given)
-
-
-def test_a_run_that_cannot_be_served_says_why(run):
-    kclassify.export(run)
-    (run.export_dir / "1" / "saved_model.pb").unlink()
-    with pytest.raises(InputError, match=r"Received: .*saved_model\.pb"):
-        cost(run, batch_sizes=[1], seconds=0.05, verbose=False)
-    assert not run.analysis_file("cost").exists()
