@@ -62,8 +62,9 @@ def validation_confidences(run: Run, tta: str) -> dict[str, np.ndarray]:
     file = run.validation_file(tta)
     if not file.is_file():
         raise InputError(
-            f"`abstain_at` and `label_sets` must be chosen on validation images. Received: "
-            f"{str(run)!r}, where none are known for tta={tta!r}. Run `kclassify calibrate {run} --tta {tta}`."
+            "`abstain_at` and `label_sets` must be chosen on validation images. Received: "
+            f"{str(run)!r}, where none are known for tta={tta!r}. Run `kclassify calibrate {run} "
+            f"--tta {tta}`."
         )
     with np.load(file, allow_pickle=False) as arrays:
         return dict(arrays)
