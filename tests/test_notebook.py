@@ -25,6 +25,6 @@ def test_the_notebook_runs_the_whole_way(tmp_path):
     assert not errors
     # A run, an evaluation, a comparison, slices, a link to the report and a table of predictions.
     assert len(pages) == 6
-    for wanted, page in zip(("finished", "accuracy", "McNemar", "brightness"), pages, strict=False):
+    for wanted, page in zip(("finished", "f1_macro", "points", "brightness"), pages, strict=False):
         assert wanted in page
     assert list(tmp_path.glob("saved_models/*/report.html"))

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations
 from typing import Any
 
@@ -88,7 +89,8 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        return self.runs.to_html() + self.pairs.to_html(index=False)
+        said = f"<p>{escape(self.verdict)}</p>"
+        return self.runs.to_html() + self.pairs.to_html(index=False) + said
 
 
 def compare(

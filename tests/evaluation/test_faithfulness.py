@@ -105,9 +105,14 @@ def cifar10(images):
     return tfds.as_numpy(loaded)
 
 
+# LeNet's last maps have 5x5 places, and say hardly more than a shuffled network's; a backbone of
+# keras.applications learns nothing of so few images without its weights.
+LEFT_OUT = ("lenet", "application")
+
+
 @pytest.mark.slow
 @pytest.mark.realdata
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in LEFT_OUT])
 def test_maps_of_a_trained_network_pass_and_those_of_a_shuffled_one_are_flagged(name):
     images, labels = cifar10(4000)
     keras.utils.set_random_seed(0)
