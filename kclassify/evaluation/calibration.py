@@ -33,7 +33,7 @@ from kclassify.runs import Run
 runtime.prepare()
 
 from kclassify.evaluation.predictions import Predictions, predict  # noqa: E402
-from kclassify.evaluation.run_data import examples_of, source_of  # noqa: E402
+from kclassify.evaluation.run_data import own_split_of, source_of  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import (  # noqa: E402
     HIGHEST,
@@ -89,7 +89,7 @@ def calibrate(
     Args:
         run: a run or its folder.
         tta: the test-time augmentation that it is for, as in `evaluate`.
-        data: as for `evaluate`, with a validation split.
+        data: as for `fit`, with a validation split; images without one are not used.
         verbose: show a progress bar when it takes longer than a second or two.
 
     Returns:
@@ -106,7 +106,7 @@ def calibrate(
     """
     check_choice("tta", tta, VIEWS)
     run = Run.open(run)
-    examples = examples_of(run, split="validation", data=data, verbose=verbose)
+    examples = own_split_of(run, split="validation", data=data, verbose=verbose)
     if len(examples) < LEAST_IMAGES:
         raise InputError(
             f"`run` must have at least {LEAST_IMAGES} validation images to be calibrated on. "

@@ -127,7 +127,7 @@ def learned(
     check_number("most", most, expected=f"{whole}1", ok=is_whole(most, least=1))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
-    shown, train = subject.examples(), subject.examples("train")
+    shown, train = subject.examples(), subject.others("train")
     train = train.take(stratified(train.class_ids, most=TRAINING_IMAGES, seed=seed))
     features_of = compiled(feature_model(subject.network))
     ours = features(features_of, shown, verbose=verbose)

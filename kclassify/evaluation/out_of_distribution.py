@@ -130,7 +130,7 @@ def out_of_distribution(
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
     shown = _some(subject.examples(), images, seed)
-    train = _some(subject.examples("train"), TRAINING_IMAGES, seed)
+    train = _some(subject.others("train"), TRAINING_IMAGES, seed)
     sets = (_embedded(subject, train, images, seed) if against is None
             else _given(subject, against, images, seed))  # fmt: skip
     scores = scorer(subject.network, train, verbose=verbose)
@@ -236,7 +236,7 @@ def _kept(
 ) -> tuple[str, dict[str, np.ndarray]] | None:
     """Return the scores that a threshold is chosen by, and their split; None without one."""
     try:
-        examples = subject.examples("validation")
+        examples = subject.others("validation")
     except InputError:
         return None
     return "validation", scores(_some(examples, most, seed))

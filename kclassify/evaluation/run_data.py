@@ -22,6 +22,29 @@ def examples_of(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
     return source_of(run, verbose=verbose).splits[split]
 
 
+def own_split_of(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
+    """Return a split that others are not to be taken for: what is fitted on, or compared with.
+
+    `examples_of` takes whatever images it is given for the split that is to be measured. Here
+    those would be test images that pass for training or validation ones, so that `data` counts
+    only where it is split, and has this split; otherwise it is the run's own.
+
+    Raises:
+        InputError: neither has it.
+    """
+    if data is not None:
+        source = load_source(data, _config_of(run))
+        if split in source.splits and len(source.splits) > 1:
+            return _as_trained(run, source, split, verbose=verbose)
+    if can_reload(run):
+        return source_of(run, verbose=verbose).splits[split]
+    raise InputError(
+        f"`data` must be given with its {split} split for a run that was trained on data in "
+        f"memory. Received: {'None' if data is None else 'images without one'} for {str(run)!r}. "
+        'Pass data={"train": ..., "validation": ..., "test": ...}.'
+    )
+
+
 def source_of(run: Run, *, verbose: bool) -> Source:
     """Return all of the run's own data, split as it was.
 
@@ -61,11 +84,17 @@ def _reload(run: Run, *, verbose: bool) -> Source:
 
 
 def _given_examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
-    class_names = tuple(run.config["class_names"])
-    config = FitConfig.from_json(run.config["config"]).replace(class_names=class_names)
-    source = load_source(data, config)
+    source = load_source(data, _config_of(run))
     part = split if split in source.splits else next(iter(source.splits))
-    examples = as_trained(
-        source, part, class_names=class_names, input_shape=tuple(run.config["input_shape"])
-    )
-    return to_memory(examples, config, verbose=verbose)
+    return _as_trained(run, source, part, verbose=verbose)
+
+
+def _config_of(run: Run) -> FitConfig:
+    names = tuple(run.config["class_names"])
+    return FitConfig.from_json(run.config["config"]).replace(class_names=names)
+
+
+def _as_trained(run: Run, source: Source, split: str, *, verbose: bool) -> Examples:
+    names, shape = tuple(run.config["class_names"]), tuple(run.config["input_shape"])
+    examples = as_trained(source, split, class_names=names, input_shape=shape)
+    return to_memory(examples, _config_of(run), verbose=verbose)

@@ -16,7 +16,7 @@ runtime.prepare()
 import keras  # noqa: E402
 
 from kclassify.evaluation.predictions import Predictions, read_predictions  # noqa: E402
-from kclassify.evaluation.run_data import examples_of  # noqa: E402
+from kclassify.evaluation.run_data import examples_of, own_split_of  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import as_evaluated  # noqa: E402
 
@@ -53,20 +53,23 @@ class Subject:
         """The hash of the weights, by which a file says whose it is."""
         return self.run.summary["weights_sha256"]
 
-    def examples(self, split: str | None = None) -> Examples:
-        """Return a split's images and labels, by default those that were evaluated.
+    def examples(self) -> Examples:
+        """Return the images and labels that were evaluated.
 
         Raises:
-            InputError: the data cannot be found, or the evaluated split has other images by now.
+            InputError: the data cannot be found, or has other images by now.
         """
-        wanted = split or self.split
-        found = examples_of(self.run, split=wanted, data=self.data, verbose=self.verbose)
-        if wanted == self.split and not np.array_equal(found.ids, self.predictions.ids):
+        found = examples_of(self.run, split=self.split, data=self.data, verbose=self.verbose)
+        if not np.array_equal(found.ids, self.predictions.ids):
             raise InputError(
                 f"`data` must be what {str(self.run)!r} was evaluated on. Received: other images. "
                 f"Run `kclassify evaluate {self.run}` again, with the same data."
             )
         return found
+
+    def others(self, split: str) -> Examples:
+        """Return another split, to compare the evaluated one with; see `own_split_of`."""
+        return own_split_of(self.run, split=split, data=self.data, verbose=self.verbose)
 
 
 def open_subject(

@@ -18,7 +18,7 @@ from kclassify.runs import Run
 def run(tiny_run, tiny_arrays, tmp_path):
     shutil.copytree(tiny_run.path, tmp_path / "run")
     kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run")
+    return Run(tmp_path / "run", tiny_run.source)
 
 
 def test_everything_is_found_and_written(run, tiny_arrays):
@@ -34,6 +34,13 @@ def test_everything_is_found_and_written(run, tiny_arrays):
     for name in ("class_distances", "neighbours", "embedding"):
         assert run.table_file(name).is_file()
     assert found.verdict in str(found)
+
+
+def test_images_that_are_given_are_not_their_own_neighbours(run, tiny_arrays):
+    found = learned(run, data=tiny_arrays, verbose=False)
+    assert found.training_images == len(run.source.splits["train"]) < 60
+    with pytest.raises(InputError, match="`data` must be given with its train split"):
+        learned(Run(run.path), data=tiny_arrays, verbose=False)
 
 
 def test_the_same_seed_draws_the_same(run, tiny_arrays):

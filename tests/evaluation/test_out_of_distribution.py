@@ -23,7 +23,7 @@ from kclassify.runs import Run
 def run(tiny_run, tiny_arrays, tmp_path):
     shutil.copytree(tiny_run.path, tmp_path / "run")
     kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run")
+    return Run(tmp_path / "run", tiny_run.source)
 
 
 def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):
@@ -42,7 +42,9 @@ def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):
 
 
 def test_the_same_images_are_told_apart_by_chance(run, tiny_arrays):
-    found = out_of_distribution(run, data=tiny_arrays, against=tiny_arrays, verbose=False)
+    data = dict.fromkeys(("train", "validation", "test"), tiny_arrays)
+    kclassify.evaluate(run, data=data, verbose=False)
+    found = out_of_distribution(run, data=data, against=tiny_arrays, verbose=False)
     assert found.table["auroc"].tolist() == pytest.approx([0.5] * 3, abs=1e-6)
     assert (found.table["fpr95"] >= 0.9).all()
 
