@@ -1,5 +1,7 @@
 """Thresholds and label sets of a run: chosen on its validation images, measured on others."""
 
+import zipfile
+
 import numpy as np
 import pandas as pd
 
@@ -57,17 +59,24 @@ def validation_confidences(run: Run, tta: str) -> dict[str, np.ndarray]:
         `of_given`, the given class's; each ``(n,)``.
 
     Raises:
-        InputError: the run is not calibrated for `tta`.
+        InputError: the run is not calibrated for `tta`, or the file is damaged.
     """
-    file = run.validation_file(tta)
-    if not file.is_file():
-        raise InputError(
-            "`abstain_at` and `label_sets` must be chosen on validation images. Received: "
-            f"{str(run)!r}, where none are known for tta={tta!r}. Run `kclassify calibrate {run} "
-            f"--tta {tta}`."
-        )
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    if kept_calibration(run, tta) is None:
+        raise _not_known(run, tta)
+    try:
+        # Opened here, since np.load leaves a file open that is no whole archive.
+        with run.validation_file(tta).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in ("confidence", "correct", "of_given")}
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _not_known(run, tta) from error
+
+
+def _not_known(run: Run, tta: str) -> InputError:
+    return InputError(
+        "`abstain_at` and `label_sets` must be chosen on validation images. Received: "
+        f"{str(run)!r}, where none are known for tta={tta!r}, or their file is damaged. Run "
+        f"`kclassify calibrate {run} --tta {tta}`."
+    )
 
 
 def measured(deciding: Deciding, labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -100,9 +109,10 @@ def thresholds_of(
         the threshold; `on_validation`, the share that is answered there; `answered`, `accuracy`,
         `accuracy_low` and `accuracy_high` on these images.
     """
-    known = run.validation_file(tta).is_file() and kept_calibration(run, tta) is not None
-    sure = validation_confidences(run, tta) if known else None
-    found = shown_thresholds(sure["confidence"], sure["correct"]) if sure else []
+    found = []
+    if kept_calibration(run, tta) is not None:
+        sure = validation_confidences(run, tta)
+        found = shown_thresholds(sure["confidence"], sure["correct"])
     rows = [
         {"asked": threshold.accuracy, "probability": threshold.probability,
          "on_validation": threshold.coverage, **_answers(threshold, labels, probabilities)}

@@ -91,7 +91,8 @@ def read_predictions(run: Run, split: str) -> Predictions:
     """Return what `evaluate` wrote of a split, or say that it must be evaluated."""
     file = run.predictions_file(split)
     try:
-        with np.load(file, allow_pickle=False) as stored:
+        # Opened here, since np.load leaves a file open that is no whole archive.
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             names = tuple(stored["class_names"].tolist())
             return Predictions(stored["ids"], stored["labels"], stored["probabilities"], names)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:

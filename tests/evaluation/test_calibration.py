@@ -134,6 +134,16 @@ def test_a_temperature_that_is_none_is_refused_in_a_sentence(run):
         kclassify.evaluate(run, verbose=False)
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no archive"])
+def test_damaged_confidences_are_refused_and_calibrate_mends_them(run, content):
+    kclassify.calibrate(run, verbose=False)
+    run.validation_file("none").write_bytes(content)
+    with pytest.raises(InputError, match=r"their file is damaged\. Run `kclassify calibrate"):
+        kclassify.evaluate(run, verbose=False)
+    kclassify.calibrate(run, verbose=False)
+    assert kclassify.evaluate(run, label_sets=0.9, verbose=False).decided["set_size"] > 0
+
+
 def test_too_few_validation_images_are_refused_with_how_many(tiny_run, tmp_path):
     shutil.copytree(tiny_run.path, tmp_path / "run")
     with pytest.raises(InputError, match=f"at least {LEAST_IMAGES} validation.*Received: 9 "):
