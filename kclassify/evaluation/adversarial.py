@@ -19,6 +19,7 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.evaluation import saliency  # noqa: E402
 from kclassify.evaluation.answers import answers_of  # noqa: E402
 
 # Steps of PGD, and how far they go together, in epsilons: to the other end and further.
@@ -140,7 +141,7 @@ def on_floats(model: keras.Model) -> keras.Model:
     """Return the same network on float32 images of values from 0 to 255; the weights are shared.
 
     A network of uint8 images has no slope: its input, and that of a network within it such as
-    test-time views have, would round. So all layers are called again, on floats.
+    test-time views have, would round.
 
     Args:
         model: functional, from uint8 images to logits.
@@ -153,12 +154,8 @@ def on_floats(model: keras.Model) -> keras.Model:
         'float32'
     """
 
-    def shared(layer: keras.Layer) -> keras.Layer:
-        whole = isinstance(layer, keras.Model) and layer.input.dtype == "uint8"
-        return on_floats(layer) if whole else layer
-
-    floats = keras.Input(model.input_shape[1:], dtype="float32", name="images")
-    return keras.models.clone_model(model, input_tensors=floats, clone_function=shared)
+    both = saliency.on_floats(model)
+    return keras.Model(both.inputs[0], both.outputs[1], name=model.name)
 
 
 def _as_images(pixels: np.ndarray) -> np.ndarray:

@@ -57,8 +57,8 @@ def on_floats(model: keras.Model) -> keras.Model:
         else:
             outputs = layer(*args, **kwargs)
         # What is padded on one side alone is not where it was in the image.
-        padded = isinstance(layer, keras.layers.ZeroPadding2D)
-        maps.extend([outputs] if len(outputs.shape) == 4 and not padded else [])
+        if not isinstance(layer, keras.layers.ZeroPadding2D):
+            maps.extend(one for one in keras.tree.flatten(outputs) if len(one.shape) == 4)
         return outputs
 
     images = keras.Input(model.input_shape[1:], dtype="float32")
