@@ -9,22 +9,17 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kclassify.reporting import wording
+from kclassify.reporting.sections import SECTIONS
 from kclassify.reporting.tables import RunTables, read_analysis, read_tables
 from kclassify.runs import Run
 
-# What a card speaks of where it was measured: what it is called, and what measures it.
+# The analyses that a card speaks of where they were not made: what they measure.
 ANALYSES = {
-    "robustness": ("accuracy on worse images", "kclassify robustness RUN"),
-    "slices": (
-        "accuracy by brightness, contrast, sharpness and saturation",
-        "kclassify analyze RUN --parts slices",
-    ),
-    "out_of_distribution": (
-        "what it says of images of none of its classes",
-        "kclassify analyze RUN --parts out_of_distribution",
-    ),
-    "cost": ("latency, throughput and memory", "kclassify analyze RUN --parts cost"),
-    "label_errors": ("wrong labels in the data", "kclassify label-errors DATA --run RUN"),
+    "robustness": "accuracy on worse images",
+    "slices": "accuracy by brightness, contrast, sharpness and saturation",
+    "out_of_distribution": "what it says of images of none of its classes",
+    "cost": "latency, throughput and memory",
+    "label_errors": "wrong labels in the data",
 }
 DATA_CHECK = ("damaged, doubled and leaked images", "kclassify check RUN")
 CALIBRATION = ("calibration of the probabilities", "kclassify evaluate RUN")
@@ -110,7 +105,11 @@ def _line(text: str) -> str:
 
 def _unmeasured(tables: RunTables, analyses: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what was not measured, each with the command that measures it."""
-    found = [ANALYSES[name] for name, facts in analyses.items() if facts is None]
+    found = [
+        (ANALYSES[name], SECTIONS[name].format(run="RUN"))
+        for name, facts in analyses.items()
+        if facts is None
+    ]
     if tables.data_check is None:
         found.append(DATA_CHECK)
     if "temperature" not in tables.evaluation:

@@ -16,6 +16,7 @@ from PIL import Image
 from kclassify.reporting import wording
 from kclassify.reporting.card import card_text
 from kclassify.reporting.figures import MOST_CELLS, confusion_figure, learning_curves
+from kclassify.reporting.sections import SECTIONS
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import RunTables, read_tables
 from kclassify.runs import Run
@@ -27,19 +28,6 @@ WORDS = (
     wording.percent, wording.amount, wording.cell, wording.duration, wording.words, wording.setting,
     wording.written,
 )  # fmt: skip
-# The parts that only some runs have, in their order: what makes them, with the run's folder.
-SECTIONS = {
-    "calibration": "kclassify evaluate {run}",
-    "abstention": "kclassify evaluate {run}",
-    "comparison": "kclassify compare OTHER {run}",
-    "slices": "kclassify analyze {run} --parts slices",
-    "explanation": "kclassify analyze {run} --parts explanation",
-    "learned": "kclassify analyze {run} --parts learned",
-    "out_of_distribution": "kclassify analyze {run} --parts out_of_distribution",
-    "robustness": "kclassify robustness {run}",
-    "label_errors": "kclassify label-errors DATA --run {run}",
-    "cost": "kclassify analyze {run} --parts cost",
-}
 
 
 @dataclass(frozen=True)
