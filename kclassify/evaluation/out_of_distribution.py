@@ -23,7 +23,13 @@ from kclassify.config import FitConfig
 from kclassify.data.preparation import as_trained, to_memory
 from kclassify.data.sources import load_source, source_name
 from kclassify.data.spec import Examples
-from kclassify.evaluation.features import compiled, feature_model, features, unit
+from kclassify.evaluation.features import (
+    TRAINING_IMAGES,
+    compiled,
+    feature_model,
+    features,
+    unit,
+)
 from kclassify.evaluation.intervals import CONFIDENCE, wilson
 from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
@@ -38,7 +44,6 @@ from kclassify.data.images import resize_images, to_channels  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 
 KEPT = 0.95
-TRAINING_IMAGES = 5_000
 # Sun et al. take k = 50 of 50,000 images; it stays a thousandth of those that are there.
 NEIGHBOUR_SHARE = 1 / 1000
 COLUMNS = (

@@ -91,10 +91,10 @@ def tune(
         objective: ``"val_accuracy"``, ``"val_loss"``, ``"accuracy"`` or ``"loss"``.
         executions_per_trial: trainings of each, with seeds of their own; the mean counts.
         time_budget: such as ``"30m"``: how long all of it may take. A trial that it ends is saved.
-            Hyperband then begins with the defaults, trained to the end.
         trial_time: such as ``"90s"``: how long the whole training of a trial is. By default it is
             as many `epochs` as the preset has; with a `time_budget` alone, as long as that has
-            room for.
+            room for. Where trials have a time and not `epochs`, Hyperband begins with the
+            defaults, trained to the end.
         train_fraction: the share of the training images that trials are trained on, of every class
             alike; they are validated on all. The command for the best trains it on all.
         directory: where searches are kept; ``saved_models`` by default.
