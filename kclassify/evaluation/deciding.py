@@ -65,7 +65,10 @@ def validation_confidences(run: Run, tta: str) -> dict[str, np.ndarray]:
         raise _not_known(run, tta)
     try:
         # Opened here, since np.load leaves a file open that is no whole archive.
-        with run.validation_file(tta).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with (
+            run.validation_file(tta).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             return {name: arrays[name] for name in ("confidence", "correct", "of_given")}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise _not_known(run, tta) from error
