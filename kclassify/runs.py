@@ -27,6 +27,9 @@ _MANIFEST = {
     "data": str, "preset": str, "class_names": list, "input_shape": list, "sizes": dict,
     "config": dict,
 }  # fmt: skip
+# What only a training or a search writes; everything else follows from it.
+_OF_TRAINING = ("config.json", "environment.json", "summary.json", "first-steps.json",
+                "search.json", "outcome.json")  # fmt: skip
 _NO_KINDS: Mapping[str, type] = {}
 
 
@@ -275,9 +278,14 @@ def read_json(path: Path, kinds: Mapping[str, type] = _NO_KINDS) -> dict[str, An
 
 
 def _damaged(path: Path, kind: str) -> InputError:
+    again = (
+        "train again into another folder"
+        if path.name in _OF_TRAINING
+        else "delete it and give the command again that wrote it, such as `kclassify evaluate`"
+    )
     return InputError(
         f"`run` must hold whole files. Received: {str(path)!r}, which is not {kind}. Restore it "
-        "from a copy, or train again into another folder."
+        f"from a copy, or {again}."
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
-from kclassify.runs import Run, run_path
+from kclassify.runs import Run, read_json, run_path
 
 
 def test_a_strangers_folder_is_left_alone(tmp_path):
@@ -48,8 +48,14 @@ def test_open_says_what_is_missing(tmp_path):
 def test_a_damaged_config_is_named(tmp_path):
     run = Run(tmp_path)
     run.config_file.write_text('{"config": ')
-    with pytest.raises(InputError, match=r"config\.json', which is not JSON"):
+    with pytest.raises(InputError, match=r"config\.json', which is not JSON.*train again"):
         run.config  # noqa: B018
+
+
+def test_of_what_can_be_written_again_it_is_said_how(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"split": ')
+    with pytest.raises(InputError, match=r"metrics\.json'.*or delete it and give the command"):
+        read_json(tmp_path / "metrics.json")
 
 
 @pytest.mark.parametrize(
