@@ -18,7 +18,7 @@ import tensorflow as tf  # noqa: E402
 
 AT_ONCE = 128
 # A map of fewer points than this a side says too little about where.
-LEAST_SIDE = 4
+LEAST_SIDE = 5
 INTEGRATION_STEPS = 16
 NOISY_COPIES, NOISE = 16, 0.15
 # An occluding square's side as a share of the image's; it moves by half of itself.
@@ -32,7 +32,7 @@ def on_floats(model: keras.Model) -> keras.Model:
     """Return `model` for float pixels, so that it has gradients, with its last feature map.
 
     The layers and weights are the model's own. The feature map is the last one of four dimensions
-    that is at least 4x4, or the largest where all are smaller, nested models included.
+    that is at least 5x5, or the largest where all are smaller, nested models included.
 
     Args:
         model: a functional model of images of any type.
@@ -46,7 +46,7 @@ def on_floats(model: keras.Model) -> keras.Model:
         >>> from kclassify.models.registry import build_model
         >>> model = build_model("convnet", input_shape=(16, 16, 3), num_classes=2, depth=2)
         >>> [tuple(shape) for shape in on_floats(model).output_shape]
-        [(None, 4, 4, 64), (None, 2)]
+        [(None, 8, 8, 64), (None, 2)]
     """
     maps: list[keras.KerasTensor] = []
 
@@ -75,9 +75,12 @@ def _chosen(maps: list[keras.KerasTensor]) -> keras.KerasTensor:
 
 
 def grad_cam(model: keras.Model, images: np.ndarray, class_ids: np.ndarray) -> Maps:
-    """Return the channels of the last feature map, weighted by their mean gradients.
+    """Return the channels of the last feature map, weighted by their gradients.
 
-    Selvaraju et al. 2017, "Grad-CAM". The map is as coarse as the features, and enlarged.
+    Selvaraju et al. 2017, "Grad-CAM", but for this: a place has its own gradient, not the mean of
+    all places (Draelos and Carin 2020, "HiResCAM"). The two are one where the features are averaged
+    before the last layer; where they are flattened, or the map is an earlier one, the mean says
+    nothing of the place. The map is as coarse as the features, and enlarged.
 
     Args:
         model: uint8 images to logits.
@@ -98,8 +101,7 @@ def grad_cam(model: keras.Model, images: np.ndarray, class_ids: np.ndarray) -> M
         with tf.GradientTape() as tape:
             features, logits = floats(tf.cast(some, tf.float32), training=False)
             target = tf.reduce_sum(tf.gather(logits, ids, batch_dims=1))
-        gradients = tape.gradient(target, features)
-        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        weights = tape.gradient(target, features)
         cam = tf.nn.relu(tf.reduce_sum(weights * features, axis=-1, keepdims=True))
         return tf.image.resize(tf.cast(cam, tf.float32), images.shape[1:3])[..., 0].numpy()
 

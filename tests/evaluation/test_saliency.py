@@ -56,13 +56,13 @@ def test_a_model_on_floats_answers_as_before_and_has_gradients(name, images):
     to_pixels, to_features = tape.gradient(total, [floats, features])
     assert np.abs(to_pixels).max() > 0
     assert np.abs(to_features).max() > 0
-    assert min(features.shape[1:3]) >= 4
+    assert min(features.shape[1:3]) >= 5
 
 
 def test_the_feature_map_of_a_nested_grey_backbone_is_found():
     model = small("application", channels=1)
     shapes = on_floats(model).output_shape
-    assert shapes[0][1:3] == (4, 4)
+    assert shapes[0][1:3] == (8, 8)
     assert shapes[1] == (None, 3)
 
 
@@ -80,14 +80,13 @@ def test_maps_point_to_what_the_network_looks_at(method):
     images[:, :4, :4] = np.random.default_rng(1).integers(200, 256, (3, 4, 4, 3))
     maps = METHODS[method](corner_network(), images, np.ones(3, int))
     inside = maps[:, :4, :4].sum(axis=(1, 2)) / np.maximum(maps.sum(axis=(1, 2)), 1e-9)
-    # Of Grad-CAM, the map of this network is the brightness, weighted by one mean gradient.
-    assert (inside > (0.25 if method == "grad_cam" else 0.6)).all()
+    assert (inside > 0.6).all()
 
 
-def test_grad_cam_is_what_its_formula_says(images):
+def test_where_features_are_averaged_grad_cam_is_what_its_paper_says(images):
     import tensorflow as tf
 
-    model = small("convnet")
+    model = small("resnet")
     floats = on_floats(model)
     with tf.GradientTape() as tape:
         features, logits = floats(tf.constant(images, tf.float32), training=False)
