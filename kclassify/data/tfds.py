@@ -144,5 +144,7 @@ def _batches(
         decoders={"image": tfds.decode.SkipDecoding()},
         read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
     )
-    dataset = dataset.map(decode, num_parallel_calls=PARALLEL, deterministic=True)
+    # Nothing in it is Python's `if` or `for` of tensors, and AutoGraph takes a second or two.
+    plain = tf.autograph.experimental.do_not_convert(decode)
+    dataset = dataset.map(plain, num_parallel_calls=PARALLEL, deterministic=True)
     return dataset.batch(256).prefetch(2).with_options(plain_options())

@@ -126,7 +126,7 @@ def slope_of(model: keras.Model) -> Slope:
     """Return the slope of the cross-entropy of a model of uint8 images, by their values."""
     network = on_floats(model)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def slope(images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             tape.watch(images)

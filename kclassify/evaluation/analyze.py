@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import Any
 
 from kclassify.checks import check_choice, check_number
-from kclassify.evaluation.run_data import can_reload, source_of
 from kclassify.runs import Run
 
 # Name -> where its function is, which takes a run, `verbose` and mostly `data`.
@@ -35,7 +34,8 @@ def analyze(
 ) -> dict[str, Any]:
     """Look at an evaluated run from all sides; the next `report` shows what was found.
 
-    The data is loaded once for all of them.
+    The data and the model are loaded once for all of them, and what two parts ask of the network
+    is computed once.
 
     Args:
         run: a run that was evaluated, or its folder.
@@ -64,14 +64,23 @@ def analyze(
         for name in asked:
             check_choice(argument, name, ANALYSES)
     run = Run.open(run)
-    if data is None and can_reload(run) and set(names) - set(WITHOUT_DATA):
-        run = replace(run, source=source_of(run, verbose=verbose))
+    subject = _subject(run, data, verbose) if set(names) - set(WITHOUT_DATA) else None
     found = {}
     for name in names:
         given: dict[str, Any] = {"verbose": verbose, **(options or {}).get(name, {})}
         given |= {} if name in WITHOUT_DATA else {"data": data}
-        found[name] = _function(name)(run, **given)
+        found[name] = _function(name)(run if name in WITHOUT_DATA else subject, **given)
     return found
+
+
+def _subject(run: Run, data: Any, verbose: bool) -> Any:
+    """Open the run with its data, once for all parts."""
+    from kclassify.evaluation.run_data import can_reload, source_of
+    from kclassify.evaluation.subject import open_subject
+
+    if data is None and can_reload(run):
+        run = replace(run, source=source_of(run, verbose=verbose))
+    return open_subject(run, data=data, verbose=verbose)
 
 
 def _function(name: str) -> Any:

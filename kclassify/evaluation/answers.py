@@ -29,7 +29,7 @@ def answers_of(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
         (3,)
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def answer(images: tf.Tensor) -> tf.Tensor:
         return tf.argmax(model(images, training=False), axis=1)
 

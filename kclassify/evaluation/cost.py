@@ -31,7 +31,7 @@ from kclassify.serving.classifier import Classifier, load  # noqa: E402
 from kclassify.serving.saved_model import versions  # noqa: E402
 
 BATCH_SIZES = (1, 64, 256)
-SECONDS = 3.0
+SECONDS = 1.5
 # The first calls at a new batch size are slower.
 WARM_UP_CALLS, LEAST_CALLS = 3, 10
 STATUS = Path("/proc/self/status")

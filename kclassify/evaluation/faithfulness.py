@@ -96,9 +96,9 @@ def _areas(
     blurred = gaussian_filter(images.astype(np.float32), blur).astype(np.uint8)
     curves = []
     for under, over in ((images, grey), (blurred, images)):
-        steps = [probability(np.where(order < step / STEPS, over, under), class_ids)
-                 for step in range(STEPS + 1)]  # fmt: skip
-        curves.append(np.trapezoid(steps, dx=1 / STEPS, axis=0))
+        steps = [np.where(order < step / STEPS, over, under) for step in range(STEPS + 1)]
+        said = probability(np.concatenate(steps), np.tile(class_ids, len(steps)))
+        curves.append(np.trapezoid(said.reshape(len(steps), -1), dx=1 / STEPS, axis=0))
     return curves[0], curves[1]
 
 

@@ -1,7 +1,6 @@
 """`learned`: what a network's features say: which classes are close, and which images."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,6 @@ from tqdm import tqdm
 from kclassify import runtime
 from kclassify.checks import check_number, is_whole
 from kclassify.data.spec import Examples
-from kclassify.evaluation.metrics import class_ids
 from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
 from kclassify.runs import Run
@@ -28,7 +26,7 @@ from kclassify.data.pipeline import eval_dataset, first_images  # noqa: E402
 from kclassify.evaluation.predictions import worst_errors  # noqa: E402
 from kclassify.models.whitening import NAME as WHITENING  # noqa: E402
 
-TRAINING_IMAGES, EMBEDDED = 5_000, 1_000
+TRAINING_IMAGES, EVALUATED_IMAGES, EMBEDDED = 5_000, 2_000, 1_000
 NEIGHBOURS = 3
 # Fewer images than this have no neighbourhoods that t-SNE could keep.
 LEAST_EMBEDDED = 10
@@ -41,8 +39,8 @@ class Learned:
 
     Attributes:
         split: the evaluated split.
-        images: how many of it.
-        training_images: how many training images were looked at.
+        images: how many of it were looked at.
+        training_images: how many training images were.
         distances: ``(num_classes, num_classes)`` by name: how far the classes' mean features are
             apart, 1 less the cosine; NaN where a class has no image.
         neighbours: a row for each of the nearest training images of a worst error.
@@ -98,8 +96,9 @@ def learned(
 ) -> Learned:
     """Show what a run's network learned, by the features that its last layer decides on.
 
-    Of the training images, at most 5,000 are looked at, each class by its share; of the
-    evaluated ones, at most 1,000 are drawn (van der Maaten and Hinton 2008, "t-SNE").
+    Of the training images, at most 5,000 are looked at, and of the evaluated ones, besides the
+    worst errors, at most 2,000, each class by its share; 1,000 of these are drawn (van der Maaten
+    and Hinton 2008, "t-SNE").
 
     Args:
         run: a run that was evaluated, or its folder.
@@ -127,20 +126,18 @@ def learned(
     check_number("most", most, expected=f"{whole}1", ok=is_whole(most, least=1))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
-    shown, train = subject.examples(), subject.others("train")
-    train = train.take(stratified(train.class_ids, most=TRAINING_IMAGES, seed=seed))
-    features_of = compiled(feature_model(subject.network))
-    ours = features(features_of, shown, verbose=verbose)
-    theirs = features(features_of, train, verbose=verbose)
-    errors = worst_errors(subject.predictions, shown, most=most)
-    nearest = _nearest(errors["ids"], shown.ids, ours, theirs)
-    neighbours = _neighbours(subject, errors, train, nearest)
-    embedding, drawn_by = _embedding(subject, ours, seed)
+    ours = sampled(subject, "evaluated", EVALUATED_IMAGES, seed=seed)
+    theirs = sampled(subject, "train", TRAINING_IMAGES, seed=seed)
+    errors = worst_errors(subject.predictions, subject.examples(), most=most)
+    nearest = _nearest(_of_errors(subject, errors["ids"]), theirs.features)
+    neighbours = _neighbours(subject, errors, theirs.examples, nearest)
+    embedding, drawn_by = _embedding(ours, subject.class_names, seed)
     filters, whitening = first_filters(subject.network)
-    distances = class_distances(ours, shown.class_ids, subject.class_names)
-    found = Learned(subject.split, len(shown), len(train), distances, neighbours, embedding,
-                    drawn_by, filters, whitening)  # fmt: skip
-    _write(subject, found, {"errors": errors["images"], "nearest": _pictures(train, nearest[0])})
+    distances = class_distances(ours.features, ours.examples.class_ids, subject.class_names)
+    found = Learned(subject.split, len(ours.examples), len(theirs.examples), distances, neighbours,
+                    embedding, drawn_by, filters, whitening)  # fmt: skip
+    pictures = {"errors": errors["images"], "nearest": _pictures(theirs.examples, nearest[0])}
+    _write(subject, found, pictures)
     return found
 
 
@@ -150,29 +147,60 @@ def feature_model(network: keras.Model) -> keras.Model:
     return keras.Model(network.inputs[0], keras.layers.Flatten()(dense.input))
 
 
-def compiled(model: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Return `model` as a function of images to float32, traced once for all sizes of batch."""
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of some images: their features ``(n, d)`` and logits, both float32."""
 
-    @tf.function(reduce_retracing=True)
-    def call(images: tf.Tensor) -> tf.Tensor:
-        return tf.cast(model(images, training=False), tf.float32)
-
-    return call
+    examples: Examples
+    features: np.ndarray
+    logits: np.ndarray
 
 
-def features(
-    call: Callable[[tf.Tensor], tf.Tensor], examples: Examples, *, verbose: bool
-) -> np.ndarray:
-    """Return what `call` says of a split, float32 ``(n, d)``, in its order."""
+def sampled(subject: Subject, part: str, most: int, *, seed: int) -> Outputs:
+    """Return what the network says of a part of the data, computed once for a subject.
+
+    Args:
+        subject: the run.
+        part: ``"evaluated"``, or a split to compare it with.
+        most: images at most, of every class its share.
+        seed: which.
+    """
+    key = ("outputs", part, most, seed)
+    if key not in subject.seen:
+        examples = subject.examples() if part == "evaluated" else subject.others(part)
+        some = examples.take(stratified(examples.class_ids, most, seed=seed))
+        subject.seen[key] = outputs_of(subject, some)
+    return subject.seen[key]
+
+
+def outputs_of(subject: Subject, examples: Examples) -> Outputs:
+    """Return what the network says of `examples`, in their order."""
+    if "both" not in subject.seen:
+        subject.seen["both"] = _both(subject.network)
+    call = subject.seen["both"]
     batches = tqdm(
         eval_dataset(examples, batch_size=BATCH),
         total=-(-len(examples) // BATCH),
         desc="features",
         unit="batch",
         delay=1.5,
-        disable=not verbose,
+        disable=not subject.verbose,
     )
-    return np.concatenate([call(images).numpy() for images, _ in batches])
+    parts = [[one.numpy() for one in call(images)] for images, _ in batches]
+    features, logits = (np.concatenate(one) for one in zip(*parts, strict=True))
+    return Outputs(examples, features, logits)
+
+
+def _both(network: keras.Model) -> Any:
+    """Return the function of images to features and logits, traced once for all sizes of batch."""
+    inner = feature_model(network)
+    model = keras.Model(network.inputs[0], [inner.outputs[0], network.outputs[0]])
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def call(images: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.cast(one, tf.float32) for one in model(images, training=False)]
+
+    return call
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -217,13 +245,18 @@ def _first_convolution(model: keras.Model) -> Any:
     return None
 
 
-def _nearest(
-    wanted: np.ndarray, ids: np.ndarray, ours: np.ndarray, theirs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return which training images are nearest, and how far, ``(wanted, nearest)`` each."""
-    place = {name: number for number, name in enumerate(ids)}
+def _of_errors(subject: Subject, wanted: np.ndarray) -> np.ndarray:
+    """Return the features of the evaluated images of these ids."""
+    place = {name: number for number, name in enumerate(subject.predictions.ids)}
     picked = np.array([place[name] for name in wanted], int)
-    distances = np.maximum(1 - unit(ours[picked]) @ unit(theirs).T, 0)
+    if not len(picked):
+        return np.zeros((0, feature_model(subject.network).output_shape[1]), np.float32)
+    return outputs_of(subject, subject.examples().take(picked)).features
+
+
+def _nearest(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return which of `theirs` are nearest to `ours`, and how far, ``(ours, nearest)`` each."""
+    distances = np.maximum(1 - unit(ours) @ unit(theirs).T, 0)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
     return nearest, np.take_along_axis(distances, nearest, axis=1)
 
@@ -248,15 +281,15 @@ def _neighbours(
     )
 
 
-def _embedding(subject: Subject, vectors: np.ndarray, seed: int) -> tuple[pd.DataFrame, str]:
+def _embedding(ours: Outputs, class_names: tuple[str, ...], seed: int) -> tuple[pd.DataFrame, str]:
     """Return two coordinates an image, and the method that they are of."""
-    labels = class_ids(subject.predictions.labels)
+    labels = ours.examples.class_ids
     picked = stratified(labels, most=EMBEDDED, seed=seed)
-    some = vectors[picked].astype(np.float64)
+    some = ours.features[picked].astype(np.float64)
     drawn_by = "PCA" if len(some) < LEAST_EMBEDDED or not np.ptp(some) else "t-SNE"
     points = _principal(some, 2) if drawn_by == "PCA" else _neighbourhoods(some, seed)
-    names = np.asarray(subject.class_names, dtype=object)
-    columns = {"id": subject.predictions.ids[picked], "given": names[labels[picked]]}
+    names = np.asarray(class_names, dtype=object)
+    columns = {"id": ours.examples.ids[picked], "given": names[labels[picked]]}
     return pd.DataFrame({**columns, "x": points[:, 0], "y": points[:, 1]}), drawn_by
 
 

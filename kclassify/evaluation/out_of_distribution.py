@@ -24,10 +24,11 @@ from kclassify.data.preparation import as_trained, to_memory
 from kclassify.data.sources import load_source, source_name
 from kclassify.data.spec import Examples
 from kclassify.evaluation.features import (
+    EVALUATED_IMAGES,
     TRAINING_IMAGES,
-    compiled,
-    feature_model,
-    features,
+    Outputs,
+    outputs_of,
+    sampled,
     unit,
 )
 from kclassify.evaluation.intervals import CONFIDENCE, wilson
@@ -37,7 +38,6 @@ from kclassify.runs import Run
 
 runtime.prepare()
 
-import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.images import resize_images, to_channels  # noqa: E402
@@ -95,7 +95,7 @@ def out_of_distribution(
     run: Run | str | os.PathLike[str],
     *,
     against: Any = None,
-    images: int = 2000,
+    images: int = EVALUATED_IMAGES,
     data: Any = None,
     seed: int = 0,
     verbose: bool = True,
@@ -134,44 +134,40 @@ def out_of_distribution(
     check_number("images", images, expected=f"{whole}2", ok=is_whole(images, least=2))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
-    shown = _some(subject.examples(), images, seed)
-    train = _some(subject.others("train"), TRAINING_IMAGES, seed)
-    sets = (_embedded(subject, train, images, seed) if against is None
+    shown = sampled(subject, "evaluated", images, seed=seed)
+    train = sampled(subject, "train", TRAINING_IMAGES, seed=seed)
+    sets = (_embedded(subject, train.examples, images, seed) if against is None
             else _given(subject, against, images, seed))  # fmt: skip
-    scores = scorer(subject.network, train, verbose=verbose)
+    scores = scorer(train)
     known = scores(shown)
     threshold_from, kept = _kept(subject, images, seed, scores) or (subject.split, known)
     rows = [
         _row(name, score, known[score], unknown, threshold=np.quantile(kept[score], 1 - KEPT))
         for name, examples in sets.items()
-        for score, unknown in scores(examples).items()
+        for score, unknown in scores(outputs_of(subject, examples)).items()
     ]
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     found = OutOfDistribution(
-        subject.split, len(shown), neighbour_of(len(train)), threshold_from, table
+        subject.split,
+        len(known["energy"]),
+        neighbour_of(len(train.features)),
+        threshold_from,
+        table,
     )
     _write(subject, found)
     return found
 
 
-def scorer(
-    network: keras.Model, train: Examples, *, verbose: bool
-) -> Callable[[Examples], dict[str, np.ndarray]]:
-    """Return the function of examples to their scores ``(n,)`` by name; higher is better known."""
-    inner = feature_model(network)
-    joined = keras.layers.Concatenate()([inner.outputs[0], network.outputs[0]])
-    both = compiled(keras.Model(network.inputs[0], joined))
-    dimensions = inner.output_shape[1]
-    bank = unit(features(both, train, verbose=verbose)[:, :dimensions])
+def scorer(train: Outputs) -> Callable[[Outputs], dict[str, np.ndarray]]:
+    """Return the function of outputs to scores ``(n,)`` by name; higher is better known."""
+    bank = unit(train.features)
     neighbour = neighbour_of(len(bank))
 
-    def scores(examples: Examples) -> dict[str, np.ndarray]:
-        found = features(both, examples, verbose=verbose)
-        vectors, logits = found[:, :dimensions], found[:, dimensions:]
+    def scores(found: Outputs) -> dict[str, np.ndarray]:
         return {
-            "max_softmax": softmax(logits, axis=1).max(axis=1),
-            "energy": logsumexp(logits, axis=1),
-            "nearest_neighbour": -_distances(unit(vectors), bank, neighbour),
+            "max_softmax": softmax(found.logits, axis=1).max(axis=1),
+            "energy": logsumexp(found.logits, axis=1),
+            "nearest_neighbour": -_distances(unit(found.features), bank, neighbour),
         }
 
     return scores
@@ -237,14 +233,14 @@ def _some(examples: Examples, most: int, seed: int) -> Examples:
 
 
 def _kept(
-    subject: Subject, most: int, seed: int, scores: Callable[[Examples], dict[str, np.ndarray]]
+    subject: Subject, most: int, seed: int, scores: Callable[[Outputs], dict[str, np.ndarray]]
 ) -> tuple[str, dict[str, np.ndarray]] | None:
     """Return the scores that a threshold is chosen by, and their split; None without one."""
     try:
-        examples = subject.others("validation")
+        kept = sampled(subject, "validation", most, seed=seed)
     except InputError:
         return None
-    return "validation", scores(_some(examples, most, seed))
+    return "validation", scores(kept)
 
 
 def _given(subject: Subject, against: Any, most: int, seed: int) -> dict[str, Examples]:
@@ -280,14 +276,14 @@ def _crops(size: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndar
     """Return pieces of two photographs, each twice as large as the model's images or the whole."""
     photographs = load_sample_images().images
     found = np.empty(size, np.uint8)
-    for number in range(len(found)):
-        photograph = photographs[number % len(photographs)]
-        height, width = (min(2 * side, whole) for side, whole in
-                         zip(size[1:3], photograph.shape[:2], strict=True))  # fmt: skip
-        top = rng.integers(photograph.shape[0] - height + 1)
-        left = rng.integers(photograph.shape[1] - width + 1)
-        piece = photograph[None, top : top + height, left : left + width]
-        found[number] = _brought(piece, size[1:])[0]
+    for number, photograph in enumerate(photographs):
+        places = range(number, len(found), len(photographs))
+        sides = [min(2 * side, whole) for side, whole in
+                 zip(size[1:3], photograph.shape[:2], strict=True)]  # fmt: skip
+        windows = np.lib.stride_tricks.sliding_window_view(photograph, sides, axis=(0, 1))
+        tops, lefts = (rng.integers(0, count, len(places)) for count in windows.shape[:2])
+        pieces = np.moveaxis(windows[tops, lefts], 1, -1)
+        found[places] = _brought(pieces, size[1:])
     return found
 
 

@@ -71,7 +71,7 @@ def predict(
 ) -> Predictions:
     """Run `model` once over `examples`, in their order."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def probabilities(images):
         return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))
 

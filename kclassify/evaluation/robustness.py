@@ -45,7 +45,7 @@ from kclassify.evaluation.corruptions import (  # noqa: E402
 from kclassify.evaluation.intervals import wilson  # noqa: E402
 from kclassify.evaluation.metrics import class_ids  # noqa: E402
 from kclassify.evaluation.sampling import stratified  # noqa: E402
-from kclassify.evaluation.subject import Subject, open_subject, read_evaluation  # noqa: E402
+from kclassify.evaluation.subject import Subject, open_subject, read_evaluation, run_of  # noqa: E402
 
 # Of 255, and of how many images at most: PGD goes over them eleven times for each.
 EPSILONS, ATTACKED = (1, 2, 4, 8), 1000
@@ -211,10 +211,9 @@ def robustness(
     """
     _check_numbers(images, seed)
     epsilons = _epsilons(attacks)
-    run = Run.open(run)
-    published = None if cifar10_c is None else open_cifar10_c(cifar10_c, run)
+    published = None if cifar10_c is None else open_cifar10_c(cifar10_c, run_of(run))
     made_by = HERE if published is None else PUBLISHED
-    errors = None if baseline is None else _errors_of(baseline, run, made_by)
+    errors = None if baseline is None else _errors_of(baseline, run_of(run), made_by)
     subject = open_subject(run, data=data, verbose=verbose)
     examples, clean = _sample(subject, images, seed)
     worse = published.sample(images, seed=seed) if published else _made_here(examples, seed)

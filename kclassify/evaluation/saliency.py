@@ -171,7 +171,7 @@ METHODS: dict[str, Callable[[keras.Model, np.ndarray, np.ndarray], Maps]] = {
 def class_probability(model: keras.Model) -> Probability:
     """Return the function of images and class indices ``(n,)`` to the classes' probabilities."""
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def probabilities(images: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(model(images, training=False), tf.float32)
         return tf.gather(tf.nn.softmax(logits), ids, batch_dims=1)

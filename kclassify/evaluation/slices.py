@@ -23,7 +23,7 @@ from kclassify.data.spec import Examples  # noqa: E402
 from kclassify.evaluation.comparison import LEVEL, holm  # noqa: E402
 from kclassify.evaluation.intervals import wilson  # noqa: E402
 from kclassify.evaluation.metrics import class_ids  # noqa: E402
-from kclassify.evaluation.subject import Subject, open_subject  # noqa: E402
+from kclassify.evaluation.subject import Subject, open_subject, run_of  # noqa: E402
 
 # Fewer images say too little of their accuracy.
 LEAST_IMAGES = 20
@@ -128,16 +128,16 @@ def slices(
         >>> sorted(set(slices(run, verbose=False).table["property"]))
         ['brightness', 'contrast', 'sharpness']
     """
-    run = Run.open(run)
-    column = None if by is None else _column(run, by, data)
+    column = None if by is None else _column(run_of(run), by, data)
     subject = open_subject(run, data=data, verbose=verbose)
     examples = subject.examples()
     parts = list(_parts(subject, examples))
     if column is not None:
         parts += _parts_of_column(column, examples.ids)
     found = _measured(subject, [part for part in parts if 0 < part.inside.sum() < len(examples)])
-    run.write(run.table_file("slices"), found.table.set_index("property"))
-    run.write(run.analysis_file("slices"), _facts(subject, found))
+    written = subject.run
+    written.write(written.table_file("slices"), found.table.set_index("property"))
+    written.write(written.analysis_file("slices"), _facts(subject, found))
     return found
 
 

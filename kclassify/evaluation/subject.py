@@ -1,7 +1,7 @@
 """An evaluated run, opened once for everything that is asked about it."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Subject:
         predictions: what `evaluate` found there, in the order of the images.
         data: what was given instead of the run's own data, or None.
         verbose: whether progress is shown.
+        seen: what was computed of it and is asked for again, by name.
     """
 
     run: Run
@@ -42,6 +43,7 @@ class Subject:
     predictions: Predictions
     data: Any = None
     verbose: bool = True
+    seen: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -73,13 +75,13 @@ class Subject:
 
 
 def open_subject(
-    run: Run | str | os.PathLike[str],
+    run: Run | Subject | str | os.PathLike[str],
     *,
     split: str | None = None,
     data: Any = None,
     verbose: bool = True,
 ) -> Subject:
-    """Open a run that was evaluated.
+    """Open a run that was evaluated; one that is open is returned as it is.
 
     Args:
         run: a run or its folder.
@@ -90,6 +92,8 @@ def open_subject(
     Raises:
         InputError: the run was not evaluated, or by another model than it has.
     """
+    if isinstance(run, Subject):
+        return run
     run = Run.open(run)
     found = read_evaluation(run)
     wanted = split or found["split"]
@@ -98,6 +102,11 @@ def open_subject(
     model = as_evaluated(run, network, tta=found["tta"])
     predictions = read_predictions(run, wanted)
     return Subject(run, network, model, wanted, predictions, data, verbose)
+
+
+def run_of(run: Run | Subject | str | os.PathLike[str]) -> Run:
+    """Return the run of a subject, or the run itself."""
+    return run.run if isinstance(run, Subject) else Run.open(run)
 
 
 def read_evaluation(run: Run) -> dict[str, Any]:

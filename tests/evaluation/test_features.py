@@ -76,8 +76,7 @@ def test_class_distances_are_scikit_learns():
 def test_neighbours_are_scikit_learns():
     rng = np.random.default_rng(0)
     ours, theirs = rng.normal(size=(6, 4)), rng.normal(size=(40, 4))
-    ids = np.arange(6).astype(str)
-    places, distances = room._nearest(ids[[4, 1]], ids, ours, theirs)
+    places, distances = room._nearest(ours[[4, 1]], theirs)
     search = NearestNeighbors(n_neighbors=room.NEIGHBOURS, metric="cosine").fit(theirs)
     expected, where = search.kneighbors(ours[[4, 1]])
     np.testing.assert_array_equal(places, where)
