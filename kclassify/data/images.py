@@ -38,18 +38,9 @@ def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
         (4, 6, 3)
     """
     encoded = tf.convert_to_tensor(encoded)
-    small = claimed_pixels(encoded) <= MOST_PIXELS
-    message = f"the header claims more than {MOST_PIXELS // 10**6} million pixels"
-    with tf.control_dependencies([tf.debugging.Assert(small, [message])]):
-        encoded = tf.identity(encoded)
-    colour = tf.cond(
-        _is_transparent_webp(encoded),
-        lambda: tf.io.decode_image(encoded, channels=4, expand_animations=False)[..., :3],
-        lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
-    )
-    colour = tf.ensure_shape(colour, (None, None, 3))
-    upright = _turn(colour, exif_orientation(encoded))
-    return to_channels(upright, channels)
+    # One branch a format: a small image is decoded faster than all the headers are looked at.
+    colour = tf.switch_case(_format(encoded), [lambda read=read: read(encoded) for read in _READ])
+    return to_channels(tf.ensure_shape(colour, (None, None, 3)), channels)
 
 
 def decode_file(path: tf.Tensor, *, image_size: tuple[int, int], channels: int) -> tf.Tensor:
@@ -94,50 +85,74 @@ def to_channels(images: tf.Tensor, channels: int) -> tf.Tensor:
 
 def exif_orientation(encoded: tf.Tensor) -> tf.Tensor:
     """Return the Exif orientation of a JPEG, 1 to 8; 1, upright, where there is none."""
-    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    return tf.cond(is_jpeg, lambda: _jpeg_orientation(_head(encoded)), lambda: _UPRIGHT)
+    return _jpeg_orientation(_numbers(encoded, HEAD_BYTES))
 
 
 _UPRIGHT = 1
 
 
-def claimed_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    """Return height times width as the header of an encoded image says them, int64; else 0.
+def _format(encoded: tf.Tensor) -> tf.Tensor:
+    """Return the index in `_READ` by the first bytes; the last for what is none of them."""
+    start = tf.io.decode_raw(tf.strings.substr(encoded + b"\0\0\0\0", 0, 4), tf.uint8)
+    magic = [
+        [*name.ljust(4, b"\0")] for name in (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM")
+    ]
+    longer = [[place >= length for place in range(4)] for length in (4, 3, 4, 4, 2)]
+    known = tf.reduce_all((start == tf.constant(magic, tf.uint8)) | tf.constant(longer), axis=1)
+    return tf.argmax(tf.concat([known, [True]], axis=0), output_type=tf.int32)
 
-    Example:
-        >>> import tensorflow as tf
-        >>> from kclassify.data.images import claimed_pixels
-        >>> int(claimed_pixels(tf.io.encode_png(tf.zeros((4, 6, 1), "uint8"))))
-        24
-    """
-    head = _head(encoded)
-    kinds = {
-        b"\x89PNG": lambda: _product(head, (16, 20), count=4, little=False),
-        b"GIF8": lambda: _product(head, (6, 8), count=2, little=True),
-        b"RIFF": lambda: _webp_pixels(head),
-    }
-    start = tf.strings.substr(encoded, 0, 4)
-    is_jpeg = tf.strings.substr(encoded, 0, 3) == b"\xff\xd8\xff"
-    is_bmp = tf.strings.substr(encoded, 0, 2) == b"BM"
-    cases = [(start == magic, pixels) for magic, pixels in kinds.items()]
-    cases += [(is_jpeg, lambda: _jpeg_pixels(encoded)), (is_bmp, lambda: _bmp_pixels(head))]
-    return tf.case(cases, default=lambda: tf.constant(0, tf.int64))
+
+def _png(encoded: tf.Tensor) -> tf.Tensor:
+    head = _numbers(encoded, 24)
+    return _decoded(encoded, _product(head, (16, 20), count=4, little=False))
+
+
+def _jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    pixels = tf.reduce_prod(tf.image.extract_jpeg_shape(encoded, tf.int64)[:2])
+    return _turn(_decoded(encoded, pixels), exif_orientation(encoded))
+
+
+def _gif(encoded: tf.Tensor) -> tf.Tensor:
+    return _decoded(encoded, _product(_numbers(encoded, 10), (6, 8), count=2, little=True))
+
+
+def _webp(encoded: tf.Tensor) -> tf.Tensor:
+    head = _numbers(encoded, 30)
+    pixels = _webp_pixels(head)
+    return tf.cond(
+        _is_transparent(head),
+        lambda: _decoded(encoded, pixels, channels=4)[..., :3],
+        lambda: _decoded(encoded, pixels),
+    )
+
+
+def _bmp(encoded: tf.Tensor) -> tf.Tensor:
+    head, little = _numbers(encoded, 26), tf.constant(True)
+    # A negative height says that the rows are stored from the top.
+    width, height = (_number(head, tf.constant(place), 4, little) for place in (18, 22))
+    return _decoded(encoded, width * tf.where(height < 2**31, height, 2**32 - height))
+
+
+def _other(encoded: tf.Tensor) -> tf.Tensor:
+    """Let TensorFlow say what is wrong with it."""
+    return _decoded(encoded, tf.constant(0, tf.int64))
+
+
+_READ = (_png, _jpeg, _gif, _webp, _bmp, _other)
+
+
+def _decoded(encoded: tf.Tensor, claimed: tf.Tensor, *, channels: int = 3) -> tf.Tensor:
+    """Decode what claims few enough pixels: before any memory is taken for them."""
+    message = f"the header claims more than {MOST_PIXELS // 10**6} million pixels"
+    with tf.control_dependencies([tf.debugging.Assert(claimed <= MOST_PIXELS, [message])]):
+        encoded = tf.identity(encoded)
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
 def _product(head: tf.Tensor, places: tuple[int, int], *, count: int, little: bool) -> tf.Tensor:
     first, second = (_number(head, tf.constant(place), count, tf.constant(little))
                      for place in places)  # fmt: skip
     return first * second
-
-
-def _jpeg_pixels(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_prod(tf.image.extract_jpeg_shape(encoded, tf.int64)[:2])
-
-
-def _bmp_pixels(head: tf.Tensor) -> tf.Tensor:
-    # A negative height says that the rows are stored from the top.
-    width, height = (_number(head, tf.constant(place), 4, tf.constant(True)) for place in (18, 22))
-    return width * tf.where(height < 2**31, height, 2**32 - height)
 
 
 def _webp_pixels(head: tf.Tensor) -> tf.Tensor:
@@ -157,9 +172,9 @@ def _as_uint8(images: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(tf.round(images), 0, 255), tf.uint8)
 
 
-def _head(encoded: tf.Tensor) -> tf.Tensor:
+def _numbers(encoded: tf.Tensor, count: int) -> tf.Tensor:
     """Return the first bytes and a 0, which is what reading past the end finds."""
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, HEAD_BYTES), tf.uint8)
+    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, count), tf.uint8)
     return tf.concat([tf.cast(head, tf.int64), [0]], axis=0)
 
 
@@ -216,19 +231,13 @@ def _turn(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     return tf.cond(is_one_of(3, 4, 7, 8), lambda: image[::-1], lambda: image)
 
 
-def _is_transparent_webp(encoded: tf.Tensor) -> tf.Tensor:
+def _is_transparent(head: tf.Tensor) -> tf.Tensor:
     """Tell a still WebP with an alpha channel, which TensorFlow decodes to four channels only.
 
     An animated one must not be asked for four: TensorFlow 2.21 then corrupts its memory.
     """
-    head = tf.io.decode_raw(tf.strings.substr(encoded, 0, 25), tf.uint8)
-    head = tf.concat([head, tf.zeros(25, tf.uint8)], axis=0)
-    container, kind = tf.strings.substr(encoded, 0, 4), _substring(encoded, 12, 4)
-    animated, alpha = head[20] & 0x02 > 0, head[20] & 0x10 > 0
-    extended = (kind == b"VP8X") & alpha & ~animated
-    lossless = (kind == b"VP8L") & (head[24] & 0x10 > 0)
-    return (container == b"RIFF") & (extended | lossless)
-
-
-def _substring(encoded: tf.Tensor, start: int, length: int) -> tf.Tensor:
-    return tf.strings.substr(tf.strings.join([encoded, " " * start]), start, length)
+    kind = _number(head, tf.constant(12), 4, tf.constant(True))
+    extended, lossless = (kind == int.from_bytes(name, "little") for name in (b"VP8X", b"VP8L"))
+    flags, version = (_bytes(head, tf.constant(place), 1)[0] for place in (20, 24))
+    animated, alpha = flags // 2 % 2 == 1, flags // 16 % 2 == 1
+    return (extended & alpha & ~animated) | (lossless & (version // 16 % 2 == 1))
