@@ -7,7 +7,7 @@ from dataclasses import Field, fields
 from typing import Any, NoReturn
 
 from kclassify import __version__
-from kclassify.checks import InputError, nearest
+from kclassify.checks import InputError, check_choice, nearest
 from kclassify.config import FitConfig
 from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
@@ -52,6 +52,8 @@ def parse(arguments: list[str], verbs: Verbs) -> argparse.Namespace:
     Raises:
         InputError: a verb or an option that is not there.
     """
+    if arguments and not arguments[0].startswith("-"):
+        check_choice("verb", arguments[0], verbs)
     parser, parsers = _parser(verbs)
     options, rest = parser.parse_known_args(arguments)
     verb = parsers[options.verb_name]

@@ -96,7 +96,7 @@ def test_what_can_be_asked_of_a_run(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("fti", "digits"), "invalid choice"),
+        (("evalute", "r"), "Did you mean 'evaluate'"),
         (("fit", "digts"), "Did you mean 'digits'"),
         (("fit", "digits", "--epoch", "3"), "Did you mean '--epochs'"),
         (("fit", "digits", "--epochs", "0"), "`epochs`"),
