@@ -103,8 +103,7 @@ def _format(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _png(encoded: tf.Tensor) -> tf.Tensor:
-    head = _numbers(encoded, 24)
-    return _decoded(encoded, _product(head, (16, 20), count=4, little=False))
+    return _decoded(encoded, _pixels(encoded, 16, tf.int32, little=False))
 
 
 def _jpeg(encoded: tf.Tensor) -> tf.Tensor:
@@ -113,7 +112,7 @@ def _jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _gif(encoded: tf.Tensor) -> tf.Tensor:
-    return _decoded(encoded, _product(_numbers(encoded, 10), (6, 8), count=2, little=True))
+    return _decoded(encoded, _pixels(encoded, 6, tf.uint16, little=True))
 
 
 def _webp(encoded: tf.Tensor) -> tf.Tensor:
@@ -127,10 +126,8 @@ def _webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _bmp(encoded: tf.Tensor) -> tf.Tensor:
-    head, little = _numbers(encoded, 26), tf.constant(True)
     # A negative height says that the rows are stored from the top.
-    width, height = (_number(head, tf.constant(place), 4, little) for place in (18, 22))
-    return _decoded(encoded, width * tf.where(height < 2**31, height, 2**32 - height))
+    return _decoded(encoded, _pixels(encoded, 18, tf.int32, little=True))
 
 
 def _other(encoded: tf.Tensor) -> tf.Tensor:
@@ -144,15 +141,19 @@ _READ = (_png, _jpeg, _gif, _webp, _bmp, _other)
 def _decoded(encoded: tf.Tensor, claimed: tf.Tensor, *, channels: int = 3) -> tf.Tensor:
     """Decode what claims few enough pixels: before any memory is taken for them."""
     message = f"the header claims more than {MOST_PIXELS // 10**6} million pixels"
-    with tf.control_dependencies([tf.debugging.Assert(claimed <= MOST_PIXELS, [message])]):
+    # Without the branch that `tf.debugging.Assert` makes.
+    small = tf.raw_ops.Assert(condition=claimed <= MOST_PIXELS, data=[message])
+    with tf.control_dependencies([small] if small is not None else []):
         encoded = tf.identity(encoded)
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
-def _product(head: tf.Tensor, places: tuple[int, int], *, count: int, little: bool) -> tf.Tensor:
-    first, second = (_number(head, tf.constant(place), count, tf.constant(little))
-                     for place in places)  # fmt: skip
-    return first * second
+def _pixels(encoded: tf.Tensor, start: int, kind: tf.DType, *, little: bool) -> tf.Tensor:
+    """Return the product of two numbers that stand one after the other in a header."""
+    size = 2 * kind.size
+    sides = tf.strings.substr(encoded + b"\0" * (start + size), start, size)
+    numbers = tf.io.decode_raw(sides, kind, little_endian=little)
+    return tf.reduce_prod(tf.abs(tf.cast(numbers, tf.int64)))
 
 
 def _webp_pixels(head: tf.Tensor) -> tf.Tensor:
