@@ -84,22 +84,40 @@ def faithfulness(
         >>> deletion.shape, insertion.shape
         ((3,), (3,))
     """
-    return _areas(class_probability(model), images, class_ids, maps)
+    (deletion,), (insertion,) = _areas(class_probability(model), images, class_ids, [maps])
+    return deletion, insertion
 
 
 def _areas(
-    probability: Probability, images: np.ndarray, class_ids: np.ndarray, maps: np.ndarray
+    probability: Probability, images: np.ndarray, class_ids: np.ndarray, sets: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    order = _places(maps)
+    """Return deletion and insertion ``(sets, n)`` of several sets of maps of the same images.
+
+    Where nothing and where all is shown they are alike, and asked for once.
+    """
     grey = np.broadcast_to(images.mean(axis=(1, 2), keepdims=True), images.shape).astype(np.uint8)
     blur = [0, *(BLUR * side for side in images.shape[1:3]), 0]
     blurred = gaussian_filter(images.astype(np.float32), blur).astype(np.uint8)
-    curves = []
+    areas = []
     for under, over in ((images, grey), (blurred, images)):
-        steps = [np.where(order < step / STEPS, over, under) for step in range(STEPS + 1)]
-        said = probability(np.concatenate(steps), np.tile(class_ids, len(steps)))
-        curves.append(np.trapezoid(said.reshape(len(steps), -1), dx=1 / STEPS, axis=0))
-    return curves[0], curves[1]
+        first, last = probability(under, class_ids), probability(over, class_ids)
+        between = [_between(probability, under, over, class_ids, maps) for maps in sets]
+        curves = [np.stack([first, *steps, last]) for steps in between]
+        areas.append(np.trapezoid(curves, dx=1 / STEPS, axis=1))
+    return areas[0], areas[1]
+
+
+def _between(
+    probability: Probability,
+    under: np.ndarray,
+    over: np.ndarray,
+    class_ids: np.ndarray,
+    maps: np.ndarray,
+) -> np.ndarray:
+    """Return the probabilities ``(steps, n)`` as ever more of `over` is laid on `under`."""
+    order, steps = _places(maps), np.arange(1, STEPS) / STEPS
+    mixed = np.concatenate([np.where(order < step, over, under) for step in steps])
+    return probability(mixed, np.tile(class_ids, len(steps))).reshape(len(steps), -1)
 
 
 def check_method(
@@ -124,15 +142,11 @@ def check_method(
         judged: the network whose maps are judged, by default `network`.
     """
     maps = METHODS[method](judged or network, images, class_ids)
-    probability = class_probability(network)
-
-    def gains_of(some: np.ndarray) -> np.ndarray:
-        deletion, insertion = _areas(probability, images, class_ids, some)
-        return insertion - deletion
-
-    gains, moved = gains_of(maps), gains_of(_moved(maps))
     others = _unlearned(network, images, class_ids, method)
-    unlearned = np.array([gains_of(other).mean() for other in others])
+    sets = [maps, _moved(maps), *others]
+    deletion, insertion = _areas(class_probability(network), images, class_ids, sets)
+    gains, moved, *rest = insertion - deletion
+    unlearned = np.mean(rest, axis=1)
     return Check(
         images=len(images),
         gain=float(gains.mean()),
