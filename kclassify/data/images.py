@@ -103,21 +103,21 @@ def _format(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _png(encoded: tf.Tensor) -> tf.Tensor:
-    return _decoded(encoded, _pixels(encoded, 16, tf.int32, little=False))
+    return _decoded(encoded, tf.reduce_prod(_sides(encoded, 16, tf.int32, little=False)))
 
 
 def _jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    pixels = tf.reduce_prod(tf.image.extract_jpeg_shape(encoded, tf.int64)[:2])
-    return _turn(_decoded(encoded, pixels), exif_orientation(encoded))
+    sides = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
+    return _turn(_decoded(encoded, tf.reduce_prod(sides)), exif_orientation(encoded))
 
 
 def _gif(encoded: tf.Tensor) -> tf.Tensor:
-    return _decoded(encoded, _pixels(encoded, 6, tf.uint16, little=True))
+    return _decoded(encoded, tf.reduce_prod(_sides(encoded, 6, tf.uint16, little=True)))
 
 
 def _webp(encoded: tf.Tensor) -> tf.Tensor:
     head = _numbers(encoded, 30)
-    pixels = _webp_pixels(head)
+    pixels = tf.cast(_webp_pixels(head), tf.float64)
     return tf.cond(
         _is_transparent(head),
         lambda: _decoded(encoded, pixels, channels=4)[..., :3],
@@ -126,13 +126,14 @@ def _webp(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _bmp(encoded: tf.Tensor) -> tf.Tensor:
+    width, height = tf.unstack(_sides(encoded, 18, tf.int32, little=True), num=2)
     # A negative height says that the rows are stored from the top.
-    return _decoded(encoded, _pixels(encoded, 18, tf.int32, little=True))
+    return _decoded(encoded, width * tf.minimum(height, 2.0**32 - height))
 
 
 def _other(encoded: tf.Tensor) -> tf.Tensor:
     """Let TensorFlow say what is wrong with it."""
-    return _decoded(encoded, tf.constant(0, tf.int64))
+    return _decoded(encoded, tf.constant(0.0, tf.float64))
 
 
 _READ = (_png, _jpeg, _gif, _webp, _bmp, _other)
@@ -148,12 +149,15 @@ def _decoded(encoded: tf.Tensor, claimed: tf.Tensor, *, channels: int = 3) -> tf
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
-def _pixels(encoded: tf.Tensor, start: int, kind: tf.DType, *, little: bool) -> tf.Tensor:
-    """Return the product of two numbers that stand one after the other in a header."""
+def _sides(encoded: tf.Tensor, start: int, kind: tf.DType, *, little: bool) -> tf.Tensor:
+    """Return two unsigned numbers that stand one after the other in a header, float64 ``(2,)``.
+
+    Their product would overflow 64 bits where a header lies.
+    """
     size = 2 * kind.size
-    sides = tf.strings.substr(encoded + b"\0" * (start + size), start, size)
-    numbers = tf.io.decode_raw(sides, kind, little_endian=little)
-    return tf.reduce_prod(tf.abs(tf.cast(numbers, tf.int64)))
+    bits = tf.strings.substr(encoded + b"\0" * (start + size), start, size)
+    numbers = tf.cast(tf.io.decode_raw(bits, kind, little_endian=little), tf.int64)
+    return tf.cast(numbers % 256**kind.size, tf.float64)
 
 
 def _webp_pixels(head: tf.Tensor) -> tf.Tensor:

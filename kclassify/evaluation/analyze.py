@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from kclassify.checks import check_choice, check_number
+from kclassify.evaluation.run_data import can_reload, source_of
 from kclassify.runs import Run
 
 # Name -> where its function is, which takes a run, `verbose` and mostly `data`.
@@ -75,7 +76,6 @@ def analyze(
 
 def _subject(run: Run, data: Any, verbose: bool) -> Any:
     """Open the run with its data, once for all parts."""
-    from kclassify.evaluation.run_data import can_reload, source_of
     from kclassify.evaluation.subject import open_subject
 
     if data is None and can_reload(run):

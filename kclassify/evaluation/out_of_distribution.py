@@ -44,6 +44,8 @@ from kclassify.data.images import resize_images, to_channels  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 
 KEPT = 0.95
+# Of large images more would take gigabytes while they are resized.
+CROPS_AT_ONCE = 64
 # Sun et al. take k = 50 of 50,000 images; it stays a thousandth of those that are there.
 NEIGHBOUR_SHARE = 1 / 1000
 COLUMNS = (
@@ -277,13 +279,13 @@ def _crops(size: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndar
     photographs = load_sample_images().images
     found = np.empty(size, np.uint8)
     for number, photograph in enumerate(photographs):
-        places = range(number, len(found), len(photographs))
+        places = np.arange(number, len(found), len(photographs))
         sides = [min(2 * side, whole) for side, whole in
                  zip(size[1:3], photograph.shape[:2], strict=True)]  # fmt: skip
         windows = np.lib.stride_tricks.sliding_window_view(photograph, sides, axis=(0, 1))
-        tops, lefts = (rng.integers(0, count, len(places)) for count in windows.shape[:2])
-        pieces = np.moveaxis(windows[tops, lefts], 1, -1)
-        found[places] = _brought(pieces, size[1:])
+        for some in np.array_split(places, -(-len(places) // CROPS_AT_ONCE)):
+            tops, lefts = (rng.integers(0, count, len(some)) for count in windows.shape[:2])
+            found[some] = _brought(np.moveaxis(windows[tops, lefts], 1, -1), size[1:])
     return found
 
 

@@ -76,6 +76,16 @@ def test_an_animated_webp_is_an_error_and_not_a_crash(picture, encode):
         decode_image(encoded, channels=3)
 
 
+@pytest.mark.parametrize("form", ["PNG", "BMP"])
+@pytest.mark.parametrize("side", [9_000, 2**31, 2**32 - 1, 2**32 - 9_000])
+def test_what_a_header_claims_is_counted_however_large(picture, encode, form, side):
+    encoded = bytearray(encode(picture, form))
+    start, order = (16, "big") if form == "PNG" else (18, "little")
+    encoded[start : start + 8] = side.to_bytes(4, order) * 2
+    with pytest.raises(tf.errors.InvalidArgumentError, match="64 million pixels"):
+        decode_image(bytes(encoded), channels=3)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("endian", ["<", ">"])
 def test_exif_orientation_turns_a_jpeg_upright(picture, encode, orientation, endian):

@@ -38,7 +38,7 @@ def test_the_model_is_opened_once_and_finds_what_each_part_finds_alone(
     found = analyze(run, parts=parts, data=tiny_arrays, verbose=False)
     assert list(found) == list(parts)
     assert len(opened) == 1
-    # Evaluated, train, the errors, validation and four sets of others.
+    # Two parts ask for the training images.
     sizes = [len(examples) for _, examples in asked]
     assert sizes.count(len(run.source.splits["train"])) == 1
     alone = kclassify.evaluation.out_of_distribution.out_of_distribution(

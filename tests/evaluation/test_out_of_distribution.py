@@ -61,6 +61,20 @@ def test_a_folder_of_other_classes_will_do(run, tiny_arrays, tmp_path):
     assert (found.table["images"] == 8).all()
 
 
+def test_crops_are_pieces_of_each_photograph_in_turn(monkeypatch):
+    rows = np.broadcast_to(np.arange(0, 200, 2)[:, None, None], (100, 120, 3)).astype("uint8")
+    flat = np.broadcast_to(np.array([110, 120, 130], "uint8"), (100, 120, 3))
+    photographs = type("Photographs", (), {"images": [rows, flat]})
+    monkeypatch.setattr(room, "load_sample_images", lambda: photographs)
+    monkeypatch.setattr(room, "CROPS_AT_ONCE", 2)
+    found = room._crops((9, 8, 10, 3), np.random.default_rng(0)).astype(int)
+    assert (found[1::2] == [110, 120, 130]).all()
+    # Shrunk by half, a row is two further down; the smoothing bends the ends.
+    assert (np.diff(found[::2], axis=1)[:, 1:-1] == 4).all()
+    assert (found[::2] == found[::2, :, :1, :1]).all()
+    assert len(np.unique(found[::2, 0, 0, 0])) > 1
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_the_interval_is_around_scikit_learns_auroc(seed):
     rng = np.random.default_rng(seed)
