@@ -5,7 +5,7 @@ from scipy.stats import spearmanr
 
 from kclassify.evaluation import faithfulness as room
 from kclassify.evaluation.faithfulness import Check, check_method, faithfulness, shuffled
-from kclassify.evaluation.saliency import METHODS
+from kclassify.evaluation.saliency import METHODS, class_probability
 from kclassify.models.registry import MODELS, build_model
 
 OPTIONS = {
@@ -62,6 +62,15 @@ def test_areas_are_those_of_a_loop_over_the_steps(quarters):
             curve.append(np.exp(logits[1]) / np.exp(logits).sum())
         expected = np.mean((np.array(curve)[1:] + np.array(curve)[:-1]) / 2)
         assert deletion[number] == pytest.approx(expected, abs=1e-5)
+
+
+def test_several_sets_of_maps_have_the_areas_of_each_alone(quarters):
+    model, ones = quarter_network(), np.ones(12, int)
+    sets = list(np.random.default_rng(0).random((3, 12, 8, 8)))
+    together = room._areas(class_probability(model), quarters, ones, sets)
+    alone = [faithfulness(model, quarters, ones, maps) for maps in sets]
+    np.testing.assert_allclose(np.swapaxes(together, 0, 1), alone, atol=1e-6)
+    assert len(np.unique(np.round(together[0][:, 0], 6))) == 3
 
 
 def test_flat_maps_are_flagged(quarters, monkeypatch):

@@ -10,6 +10,7 @@ import kclassify
 from kclassify.checks import InputError
 from kclassify.evaluation import features as room
 from kclassify.evaluation.features import class_distances, feature_model, first_filters, learned
+from kclassify.evaluation.subject import open_subject
 from kclassify.models.registry import build_model
 from kclassify.runs import Run
 
@@ -41,6 +42,21 @@ def test_images_that_are_given_are_not_their_own_neighbours(run, tiny_arrays):
     assert found.training_images == len(run.source.splits["train"]) < 60
     with pytest.raises(InputError, match="`data` must be given with its train split"):
         learned(Run(run.path), data=tiny_arrays, verbose=False)
+
+
+def test_each_part_number_and_seed_is_sampled_by_itself_and_once(run, tiny_arrays):
+    subject = open_subject(run, data=tiny_arrays, verbose=False)
+    asked = [("evaluated", 9, 0), ("train", 9, 0), ("validation", 9, 0), ("evaluated", 9, 1),
+             ("evaluated", 6, 0)]  # fmt: skip
+    found = [room.sampled(subject, part, most, seed=seed) for part, most, seed in asked]
+    assert len({tuple(one.examples.ids) for one in found}) == len(asked)
+    for (part, most, seed), one in zip(asked, found, strict=True):
+        examples = subject.examples() if part == "evaluated" else run.source.splits[part]
+        assert set(one.examples.ids) <= set(examples.ids)
+        assert len(one.examples) == len(one.features) == min(most, len(examples))
+        assert room.sampled(subject, part, most, seed=seed) is one
+        expected = subject.network(one.examples.images, training=False)
+        np.testing.assert_allclose(one.logits, expected, atol=1e-5)
 
 
 def test_the_same_seed_draws_the_same(run, tiny_arrays):
