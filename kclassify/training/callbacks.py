@@ -146,11 +146,13 @@ class BestWeights(keras.callbacks.Callback):
     ones is better than those of smaller ones, for whose size the network is not kept.
 
     Args:
+        network: the model whose weights are kept: the one that is trained, or a part of it.
         patience: epochs without a better one after which training stops, or None.
     """
 
-    def __init__(self, *, patience: int | None):
+    def __init__(self, network: keras.Model, *, patience: int | None):
         super().__init__()
+        self.network = network
         self.patience = patience
         self.best: tuple[float, float, float] = (0.0, -math.inf, -math.inf)
         self.best_epoch: int | None = None
@@ -163,7 +165,7 @@ class BestWeights(keras.callbacks.Callback):
         score = (logs.get("image_scale", 1.0), logs["val_accuracy"], -logs["val_loss"])
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
             self.best, self.best_epoch = score, epoch + 1
-            self.weights = self.model.get_weights()
+            self.weights = self.network.get_weights()
         elif self.patience and epoch + 1 - (self.best_epoch or 0) >= self.patience:
             self.stopped = "early_stopping"
             self.model.stop_training = True

@@ -1,24 +1,19 @@
 """`fit`: from data to a finished run folder."""
 
-import math
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice, check_installed, parse_duration
+from kclassify.checks import InputError, check_choice, check_installed
 from kclassify.config import FitConfig, resolve
 from kclassify.data.sources import default_preset, load_source, prepare, source_name
 from kclassify.data.spec import Source
 from kclassify.presets import SIZES
 from kclassify.runs import Run, run_path
-from kclassify.training.beginning import make_folder, run_facts, write_beginning
-from kclassify.training.interruption import giving_way
-from kclassify.training.lock import sole_writer
+from kclassify.training.beginning import run_facts
 
 runtime.prepare()
 
@@ -29,27 +24,11 @@ from kclassify.training.batch_size import (  # noqa: E402
     before_loading,
     check_batch_fits,
 )
-from kclassify.training.callbacks import Progress  # noqa: E402
-from kclassify.training.ending import finish  # noqa: E402
-from kclassify.training.notes import description, notes, say, silent  # noqa: E402
-from kclassify.training.resume import (  # noqa: E402
-    RESUME,
-    Past,
-    as_chosen,
-    check_same,
-    past_of,
-)
+from kclassify.training.place import Place, taken_place, train_in  # noqa: E402
+from kclassify.training.resume import RESUME, as_chosen  # noqa: E402
 from kclassify.training.scaling import without_auto  # noqa: E402
-from kclassify.training.session import Session, build_session  # noqa: E402
-from kclassify.training.time_budget import (  # noqa: E402
-    Deadline,
-    Plan,
-    estimate,
-    largest_preset,
-    whole_epochs,
-    within_budget,
-)
-from kclassify.training.train import train  # noqa: E402
+from kclassify.training.session import build_session  # noqa: E402
+from kclassify.training.time_budget import largest_preset  # noqa: E402
 
 
 def fit(
@@ -113,51 +92,18 @@ def fit(
     asked = resolve(_first_preset(data, preset, config), without_auto(config))
     if asked.tensorboard:
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
-    run = Run(run_path(run_dir, name=f"{source_name(data)}-{asked.model}"))
-    tell = say if verbose else silent
+    path = run_path(run_dir, name=f"{source_name(data)}-{asked.model}")
     runtime.set_threads(asked.threads)
-    with ExitStack() as held:
-        existed = run.path.is_dir()
-        if existed:
-            _hold(run, held, tell)
-        past = past_of(run, resume=resume)
-        preset, settings, source = _settle(data, preset, config, past, began=began, verbose=verbose)
+    with taken_place(
+        path, again=f"the same with --run-dir {path}", resume=resume, began=began, verbose=verbose
+    ) as place:
+        preset, settings, source = _settle(data, preset, config, place)
         facts = run_facts(data, preset, settings, source)
-        check_same(run, past, facts)
-        run = replace(run, source=source)
-        if run.complete:
-            weights = run.summary["weights_sha256"]
-            tell(f"finished before: {run} is as it was, with weights {weights[:12]}")
-            return run
-        session = build_session(source, settings)
-        check_batch_fits(session)
-        tell(description(source, session, run))
-        plan, deadline = _plan(session, source, past, began=began, tell=tell)
-        tell(notes(source, plan, past), end="")
-        if not existed:
-            make_folder(run)
-            _hold(run, held, tell)
-        write_beginning(run, facts, source)
-        shown = [Progress(session.schedule, done=_steps_done(past))] if verbose else []
-        with giving_way(f"{run} is saved; the same with --run-dir {run} goes on from there"):
-            best = train(
-                run, source, session, plan, past,
-                facts=facts, callbacks=[*shown, *callbacks, *deadline],
-                finish=partial(finish, run, session),
-            )  # fmt: skip
-    tell(f"best validation accuracy {best.accuracy:.4f} in epoch {best.best_epoch}, kept in {run}")
-    return run
-
-
-def _hold(run: Run, held: ExitStack, tell: Callable[..., None]) -> None:
-    """Keep other processes out of the run folder until `held` ends."""
-    before = held.enter_context(sole_writer(run))
-    if before:
-        tell(f"note      {before} ended before it had finished {run}")
-
-
-def _steps_done(past: Past) -> int:
-    return past.checkpoint.step if past.checkpoint else 0
+        if not place.finished(facts):
+            session = build_session(source, settings)
+            check_batch_fits(session)
+            train_in(place, source, session, facts=facts, callbacks=callbacks)
+    return replace(place.run, source=source)
 
 
 def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> str:
@@ -171,38 +117,13 @@ def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> 
 
 
 def _settle(
-    data: Any,
-    preset: str | None,
-    options: dict[str, Any],
-    past: Past,
-    *,
-    began: float,
-    verbose: bool,
+    data: Any, preset: str | None, options: dict[str, Any], place: Place
 ) -> tuple[str, FitConfig, Source]:
     """Load the data, and choose what the data, the machine or an earlier process decides."""
     first = _first_preset(data, preset, options)
     loading = before_loading(first, options)
-    source = prepare(load_source(data, loading), loading, verbose=verbose)
-    chosen, options = as_chosen(past, preset or first, options)
+    source = prepare(load_source(data, loading), loading, verbose=place.verbose)
+    chosen, options = as_chosen(place.past, preset or first, options)
     if chosen == "auto":
-        chosen = largest_preset(source, options, started=began)
+        chosen = largest_preset(source, options, started=place.began)
     return chosen, after_loading(chosen, options, source), source
-
-
-def _plan(
-    session: Session, source: Source, past: Past, *, began: float, tell: Callable[..., None]
-) -> tuple[Plan, list[Deadline]]:
-    """Return how long the training is, and the callback that keeps it to a time, if there is one.
-
-    A time that a fit has left when it is stopped is what it has when it goes on.
-    """
-    budget = session.config.time_budget
-    if past.checkpoint is not None:
-        plan = Plan(**past.checkpoint.facts["plan"])
-        return plan, [] if budget is None else [Deadline(session, plan, end=math.inf)]
-    if budget is None:
-        return whole_epochs(session), []
-    plan = within_budget(session, source, started=began)
-    end = began + parse_duration("time_budget", budget)
-    tell(estimate(session, plan, end=end))
-    return plan, [Deadline(session, plan, end=end)]

@@ -1,7 +1,9 @@
 """What a training is made of: the network, its form for training, compiled, and the batches."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from kclassify import runtime
 from kclassify.checks import InputError
@@ -36,12 +38,32 @@ VALIDATION_BATCH = 256
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a training begins with that is no new network of its configuration.
+
+    Attributes:
+        network: a network with weights; None builds a new one.
+        form: from the network to the model that has its weights in training, where that is not
+            `training_form`.
+        around: from that model to the one that is compiled, where more is trained than it.
+    """
+
+    network: keras.Model | None = None
+    form: Callable[[keras.Model], keras.Model] | None = None
+    around: Callable[[keras.Model], keras.Model] | None = None
+
+
+NEW = Start()
+
+
+@dataclass(frozen=True)
 class Session:
     """A training that is ready to start.
 
     Attributes:
         network: what is saved at the end: Keras's own layers in float32.
-        model: what is trained: the same weights in the form of `training_form`, compiled.
+        trained: the same weights, in the form in which they are trained.
+        model: what is compiled: `trained`, or what it is a part of.
         schedule: the learning rate over time, whose length can still be set.
         config: the resolved configuration.
         device: TensorFlow's name of it.
@@ -52,6 +74,7 @@ class Session:
     """
 
     network: keras.Model
+    trained: keras.Model
     model: keras.Model
     schedule: WarmUpThenShape
     config: FitConfig
@@ -78,6 +101,7 @@ def build_session(
     config: FitConfig,
     *,
     schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
+    start: Start = NEW,
 ) -> Session:
     """Build and compile; whatever is wrong with the configuration shows here.
 
@@ -85,6 +109,7 @@ def build_session(
         source: the data, prepared.
         config: the resolved configuration.
         schedule: the learning rate over time, where it is not the configuration's.
+        start: what to begin with.
 
     Raises:
         InputError: the device does not exist, or the network does not take its arguments.
@@ -94,21 +119,28 @@ def build_session(
     runtime.seed_everything(config.seed, deterministic=config.deterministic)
     steps = len(source.splits["train"]) // config.batch_size
     with tf.device(device):
-        network = build_model(
-            config.model,
-            input_shape=source.input_shape,
-            num_classes=source.num_classes,
-            **config.model_args,
+        network = start.network or _new_network(source, config)
+        form = start.form or partial(
+            training_form, policy=policy, any_size=config.progressive is not None
         )
-        set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
-        model = training_form(network, policy=policy, any_size=config.progressive is not None)
+        trained = form(network)
+        model = start.around(trained) if start.around else trained
     planned = build_schedule(config, total_steps=steps * config.epochs)
     soft = config.augmentation in MIXING or source.splits["train"].soft
-    session = Session(network, model, planned, config, device, policy, steps, soft)
+    session = Session(network, trained, model, planned, config, device, policy, steps, soft)
     _compile(session, source, schedule=schedule or planned)
     with tf.device(device):
         _make_variables(session, source)
     return session
+
+
+def _new_network(source: Source, config: FitConfig) -> keras.Model:
+    shape, classes = source.input_shape, source.num_classes
+    network = build_model(
+        config.model, input_shape=shape, num_classes=classes, **config.model_args
+    )
+    set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
+    return network
 
 
 def session_of(source: Source, config: FitConfig, model: keras.Model) -> Session:
@@ -133,7 +165,8 @@ def session_of(source: Source, config: FitConfig, model: keras.Model) -> Session
     schedule = build_schedule(config, total_steps=steps * config.epochs)
     soft = config.augmentation in MIXING or source.splits["train"].soft
     device = runtime.resolve_device(config.device)
-    session = Session(model, model, schedule, config, device, model.dtype_policy.name, steps, soft)
+    policy = model.dtype_policy.name
+    session = Session(model, model, model, schedule, config, device, policy, steps, soft)
     with tf.device(device):
         _make_variables(session, source)
     return session
@@ -147,7 +180,7 @@ def _compile(
 ) -> None:
     config, model = session.config, session.model
     if config.weight_clip:
-        clip_kernels(model, config.weight_clip)
+        clip_kernels(session.trained, config.weight_clip)
     optimizer = build_optimizer(config, schedule, policy=session.policy)
     loss = build_loss(config, source.splits["train"], source.class_names)
     with tf.device(session.device):

@@ -60,7 +60,8 @@ def train(
     Raises:
         Interrupted: by Ctrl-C or SIGTERM, after the step was saved.
     """
-    best, nan = BestWeights(patience=session.config.early_stopping), StopOnNaN()
+    best = BestWeights(session.trained, patience=session.config.early_stopping)
+    nan = StopOnNaN()
     sizes = _sizes(session, plan)
     ours = _callbacks(run, session, [*sizes, nan, best])
     with stop_requests(end) as stop:

@@ -52,7 +52,7 @@ def test_the_kept_weights_are_those_of_the_best_epoch(tiny_arrays, tiny_options)
 
 def test_best_weights_are_kept_when_later_epochs_are_worse():
     model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-    best = BestWeights(patience=2)
+    best = BestWeights(model, patience=2)
     best.set_model(model)
     for epoch, accuracy in enumerate((0.5, 0.9, 0.7, 0.8)):
         model.set_weights([np.full((2, 1), float(epoch)), np.zeros(1)])
@@ -64,8 +64,9 @@ def test_best_weights_are_kept_when_later_epochs_are_worse():
 
 
 def test_an_epoch_of_larger_images_is_better_than_any_of_smaller_ones():
-    best = BestWeights(patience=2)
-    best.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    best = BestWeights(model, patience=2)
+    best.set_model(model)
     for epoch, (scale, accuracy) in enumerate(((0.5, 0.9), (0.5, 0.8), (1.0, 0.6), (1.0, 0.5))):
         logs = {"loss": 1.0, "val_loss": 1.0, "val_accuracy": accuracy, "image_scale": scale}
         best.on_epoch_end(epoch, logs)
@@ -102,8 +103,9 @@ def test_where_images_grow_validation_images_grow_with_them(tiny_arrays, tiny_op
 
 
 def test_an_epoch_whose_loss_is_no_number_is_never_the_best():
-    best = BestWeights(patience=None)
-    best.set_model(keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]))
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    best = BestWeights(model, patience=None)
+    best.set_model(model)
     best.on_epoch_end(0, {"loss": float("nan"), "val_loss": 1.0, "val_accuracy": 0.9})
     assert best.best_epoch is None
 

@@ -126,7 +126,7 @@ def test_when_training_has_ended_only_the_saving_is_made_again(
     tiny_arrays, options, undisturbed, monkeypatch
 ):
     with monkeypatch.context() as patch:
-        patch.setattr("kclassify.training.fit.finish", lambda *_: cut())
+        patch.setattr("kclassify.training.place.finish", lambda *_: cut())
         with pytest.raises(PowerCut):
             kclassify.fit(tiny_arrays, run_dir="r", **options)
     monkeypatch.setattr("keras.Model.train_step", None)
