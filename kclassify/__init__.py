@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kclassify.checks import DivergedError, InputError, StorageError, VerificationError
+    from kclassify.compression.compress import Compression, compress
     from kclassify.config import FitConfig
     from kclassify.data.check import DataCheck, check
     from kclassify.data.datasets import Splits, make_datasets
@@ -36,6 +37,7 @@ _HOME = {
     "Calibration": "kclassify.evaluation.calibration",
     "Classifier": "kclassify.serving.classifier",
     "Comparison": "kclassify.evaluation.comparison",
+    "Compression": "kclassify.compression.compress",
     "DataCheck": "kclassify.data.check",
     "DivergedError": "kclassify.checks",
     "Evaluation": "kclassify.evaluation.evaluate",
@@ -52,6 +54,7 @@ _HOME = {
     "calibrate": "kclassify.evaluation.calibration",
     "check": "kclassify.data.check",
     "compare": "kclassify.evaluation.comparison",
+    "compress": "kclassify.compression.compress",
     "evaluate": "kclassify.evaluation.evaluate",
     "explain": "kclassify.evaluation.explanation",
     "export": "kclassify.serving.saved_model",
@@ -70,6 +73,7 @@ __all__ = [
     "Calibration",
     "Classifier",
     "Comparison",
+    "Compression",
     "DataCheck",
     "DivergedError",
     "Evaluation",
@@ -86,6 +90,7 @@ __all__ = [
     "calibrate",
     "check",
     "compare",
+    "compress",
     "evaluate",
     "explain",
     "export",

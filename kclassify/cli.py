@@ -24,12 +24,14 @@ from kclassify.checks import (
 from kclassify.data.sources import DATASETS
 from kclassify.models.registry import MODELS
 from kclassify.options import (
+    COMPRESSION_OPTIONS,
     SEARCH_OPTIONS,
     analyze_options,
     bench_options,
     calibrate_options,
     check_options,
     compare_options,
+    compress_options,
     evaluate_options,
     explain_options,
     export_options,
@@ -147,6 +149,23 @@ def _compare(options: argparse.Namespace) -> None:
     check_number("run", options.runs, expected="two run folders or more", ok=len(options.runs) > 1)
     _show(compare(*options.runs, split=options.split))
     _show(f"next: kclassify report {options.runs[-1]}")
+
+
+def _compress(options: argparse.Namespace) -> None:
+    from kclassify.compression.compress import compress
+
+    own = {name: getattr(options, name) for name in COMPRESSION_OPTIONS if hasattr(options, name)}
+    found = compress(
+        options.run,
+        technique=options.technique,
+        max_drop=options.max_drop,
+        run_dir=options.run_dir,
+        data=options.data,
+        verbose=not options.quiet,
+        **{**options.config, **own},
+    )
+    _show(found)
+    _show(f"next: kclassify export {found.run}")
 
 
 def _analyze(options: argparse.Namespace) -> None:
@@ -326,6 +345,7 @@ VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "evaluate": (_evaluate, "measure a run on its test split", evaluate_options),
     "calibrate": (_calibrate, "fit the temperature of a run's probabilities", calibrate_options),
     "compare": (_compare, "test whether one run is better than another", compare_options),
+    "compress": (_compress, "make a run smaller within a loss you state", compress_options),
     "analyze": (_analyze, "look at an evaluated run from all sides", analyze_options),
     "robustness": (_robustness, "measure a run on worse images", robustness_options),
     "label-errors": (_label_errors, "find labels that are wrong", label_errors_options),

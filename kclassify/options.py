@@ -13,7 +13,24 @@ from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
 
 # Their options are the fields of `FitConfig` and the model's own arguments.
-TRAINING_VERBS = ("fit", "find-lr", "tune", "label-errors")
+TRAINING_VERBS = ("fit", "find-lr", "tune", "label-errors", "compress")
+# The arguments of `compress` that are its techniques' or its teacher's.
+COMPRESSION_OPTIONS = {
+    "sparsity": "prune: share of the weights that become zero (0.8)",
+    "criterion": "prune: magnitude (the default), gradient, random, largest; prune_filters: l1 "
+    "(the default), l2, batch_norm, random",
+    "scope": "prune: the share is of all weights, global (the default), or of each layer",
+    "ramp": "prune: cubic (the share rises while training, the default) or one_shot",
+    "macs": "prune_filters: share of the multiply-accumulates that is left (0.5)",
+    "energy": "low_rank: share of a kernel's squared singular values that is kept (0.95)",
+    "scheme": "quantize: litert_int8 (the default), litert_dynamic, litert_float16, onnx_int8",
+    "images": "quantize: training images whose activations say the ranges (500)",
+    "shares": "clip: of a kernel's values within the limit, to try, such as 0.999,0.99",
+    "teacher": "parent, a run, a .keras file, or several with commas between",
+    "temperature": "of the teacher: what logits are divided by (4)",
+    "weight": "of the teacher: its share of the loss (0.7)",
+    "match": "of the teacher: logits (the default) or features",
+}
 # The arguments of `tune` that are its own.
 SEARCH_OPTIONS = {
     "tuner": "hyperband (the default), bayesian, random or grid",
@@ -304,6 +321,36 @@ def predict_options(parser: Parser) -> None:
 
 def no_options(parser: Parser) -> None:
     """Add nothing: the verb takes no arguments."""
+
+
+def compress_options(parser: Parser) -> None:
+    """Add what `compress` takes: what its techniques do, and the fields of a training."""
+    run_option(parser)
+    parser.add_argument(
+        "--technique",
+        help="one alone: prune, prune_filters, low_rank, distill, clip or quantize; without it "
+        "narrower networks and files of 8-bit numbers are tried until one loses too much",
+    )
+    parser.add_argument(
+        "--max-drop", type=float, default=0.005, help="the most accuracy that may be lost (0.005)"
+    )
+    parser.add_argument("--run-dir", help="where to write (beside the run); the same goes on")
+    parser.add_argument("--data", help="the data, where the run's own cannot be loaded again")
+    parser.add_argument("--quiet", action="store_true", help="show nothing while it works")
+    group = parser.add_argument_group("techniques")
+    for name, help in COMPRESSION_OPTIONS.items():
+        reader = _several if name in ("teacher", "shares") else _literal
+        group.add_argument(f"--{name}", type=reader, default=argparse.SUPPRESS, help=help)
+    training = parser.add_argument_group("training")
+    for item in fields(FitConfig):
+        if item.name not in ("model_args", "progressive", "ema"):
+            _add_field(training, item)
+
+
+def _several(text: str) -> Any:
+    """Return what stands between commas, or the only one of them."""
+    values = [_literal(part) for part in text.split(",")]
+    return values if len(values) > 1 else values[0]
 
 
 def tune_options(parser: Parser) -> None:

@@ -91,6 +91,12 @@ class Run:
         return self.path / "model.keras"
 
     @property
+    def quantized_file(self) -> Path | None:
+        """What a quantized run serves instead of its model; None for any other run."""
+        found = (self.path / f"quantized{ending}" for ending in (".tflite", ".onnx"))
+        return next((path for path in found if path.is_file()), None)
+
+    @property
     def summary_file(self) -> Path:
         """How the training ended."""
         return self.path / "summary.json"

@@ -17,7 +17,7 @@ LAYERS = [
     {"config"},
     {"data", "models", "reporting"},
     {"evaluation", "training", "serving"},
-    {"search"},
+    {"search", "compression"},
     {"options"},
     {"cli"},
     {"__main__"},

@@ -26,7 +26,7 @@ from kclassify.runs import Run
 runtime.prepare()
 
 from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
-from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.saved import load_keras_file  # noqa: E402
 from kclassify.serving.classifier import Classifier, load  # noqa: E402
 from kclassify.serving.saved_model import versions  # noqa: E402
 
@@ -112,14 +112,16 @@ def cost(
     run = Run.open(run)
     served = _newest(run)
     with tqdm(total=1, desc="measuring", delay=1.5, disable=not verbose) as bar:
-        measured = _in_child(served or run.path, seconds, batch_sizes)
+        measured = measure_in_child(served or run.path, seconds, batch_sizes)
         bar.update()
-    network = load_run_model(run)
+    file = served or run.quantized_file or run.model_file
+    # Of the network; what a file was made of it has no parameters that could be counted.
+    network = load_keras_file(run.model_file)
     found = Cost(
-        served=str((served or run.model_file).relative_to(run.path)),
+        served=str(file.relative_to(run.path)),
         parameters=count_parameters(network),
         macs=count_macs(network),
-        megabytes=_size(served or run.model_file) / 1e6,
+        megabytes=_size(file) / 1e6,
         peak_memory=measured["peak_memory"],
         table=pd.DataFrame(measured["rows"]),
         machine=measured["machine"],
@@ -162,7 +164,12 @@ def _facts(run: Run, found: Cost) -> dict[str, Any]:
     }
 
 
-def _in_child(path: Path, seconds: float, batch_sizes: Sequence[int]) -> dict[str, Any]:
+def measure_in_child(path: Path, seconds: float, batch_sizes: Sequence[int]) -> dict[str, Any]:
+    """Return what `measure` finds in a process of its own.
+
+    Raises:
+        InputError: what is at `path` cannot be served.
+    """
     arguments = [str(path), str(float(seconds)), *map(str, batch_sizes)]
     command = [sys.executable, "-m", "kclassify.evaluation.cost", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)

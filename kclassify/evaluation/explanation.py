@@ -13,6 +13,7 @@ from kclassify import runtime
 from kclassify.checks import InputError, check_choice, check_number, is_whole
 from kclassify.data.spec import Examples
 from kclassify.evaluation.subject import Subject, open_subject
+from kclassify.models.saved import check_layers
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -116,6 +117,7 @@ def explain(
     expected = "a whole number of at least 1"
     check_number("most", most, expected=expected, ok=is_whole(most, least=1))
     subject = open_subject(run, data=data, verbose=verbose)
+    check_layers(subject.run, purpose="an explanation")
     given = None if images is None else _given(subject, images, most)
     examples = subject.examples()
     with tqdm(total=3, desc="explaining", delay=1.5, disable=not verbose) as bar:

@@ -15,6 +15,7 @@ from kclassify.checks import check_number, is_whole
 from kclassify.data.spec import Examples
 from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
+from kclassify.models.saved import check_layers
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -126,6 +127,7 @@ def learned(
     check_number("most", most, expected=f"{whole}1", ok=is_whole(most, least=1))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
+    check_layers(subject.run, purpose="a look at its features")
     ours = sampled(subject, "evaluated", EVALUATED_IMAGES, seed=seed)
     theirs = sampled(subject, "train", TRAINING_IMAGES, seed=seed)
     errors = worst_errors(subject.predictions, subject.examples(), most=most)

@@ -34,6 +34,7 @@ from kclassify.evaluation.features import (
 from kclassify.evaluation.intervals import CONFIDENCE, wilson
 from kclassify.evaluation.sampling import stratified
 from kclassify.evaluation.subject import Subject, open_subject
+from kclassify.models.saved import check_layers
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -136,6 +137,7 @@ def out_of_distribution(
     check_number("images", images, expected=f"{whole}2", ok=is_whole(images, least=2))
     check_number("seed", seed, expected=f"{whole}0", ok=is_whole(seed, least=0))
     subject = open_subject(run, data=data, verbose=verbose)
+    check_layers(subject.run, purpose="distances between features")
     shown = sampled(subject, "evaluated", images, seed=seed)
     train = sampled(subject, "train", TRAINING_IMAGES, seed=seed)
     sets = (_embedded(subject, train.examples, images, seed) if against is None

@@ -46,6 +46,7 @@ from kclassify.evaluation.intervals import wilson  # noqa: E402
 from kclassify.evaluation.metrics import class_ids  # noqa: E402
 from kclassify.evaluation.sampling import stratified  # noqa: E402
 from kclassify.evaluation.subject import Subject, open_subject, read_evaluation, run_of  # noqa: E402
+from kclassify.models.saved import check_layers  # noqa: E402
 
 # Of 255, and of how many images at most: PGD goes over them eleven times for each.
 EPSILONS, ATTACKED = (1, 2, 4, 8), 1000
@@ -215,6 +216,8 @@ def robustness(
     made_by = HERE if published is None else PUBLISHED
     errors = None if baseline is None else _errors_of(baseline, run_of(run), made_by)
     subject = open_subject(run, data=data, verbose=verbose)
+    if attacks:
+        check_layers(subject.run, purpose="attacks (attacks=False leaves them out)")
     examples, clean = _sample(subject, images, seed)
     worse = published.sample(images, seed=seed) if published else _made_here(examples, seed)
     right, shown = _right(subject, worse)

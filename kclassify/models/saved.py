@@ -12,13 +12,19 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.models.quantized import load_quantized  # noqa: E402
+
 
 def load_run_model(run: Run) -> keras.Model:
     """Return the model of a run, and make sure that it is the one that its training saved.
 
+    Of a quantized run it is what the file says that it serves, see `load_quantized`.
+
     Raises:
         InputError: the file is damaged, or has other weights than the run's summary names.
     """
+    if run.quantized_file is not None:
+        return load_quantized(run, run.quantized_file)
     model = load_keras_file(run.model_file)
     if weights_hash(model) != run.summary["weights_sha256"]:
         raise InputError(
@@ -26,6 +32,21 @@ def load_run_model(run: Run) -> keras.Model:
             "the weights in model.keras are others than summary.json names. Train again."
         )
     return model
+
+
+def check_layers(run: Run, *, purpose: str) -> None:
+    """Raise `InputError` for a quantized run, whose file has neither layers nor gradients.
+
+    Args:
+        run: the run.
+        purpose: what they are needed for, in words.
+    """
+    if run.quantized_file is not None:
+        raise InputError(
+            f"`run` must have a Keras model for {purpose}. Received: {str(run)!r}, which serves "
+            f"{run.quantized_file.name}, a file without gradients. Take the run that it came of, "
+            f"{run.config['compression']['parent']['run']!r}."
+        )
 
 
 def load_keras_file(path: Path) -> keras.Model:

@@ -189,3 +189,30 @@ def _inline(svg: str, *, name: str, alt: str) -> Markup:
         body = re.sub(pattern, replacement, body, flags=re.DOTALL)
     label = escape(alt)
     return Markup(f'<svg class="plot {name}" role="img" aria-label="{label}" {view}>{body}')
+
+
+def trade_off_figure(rows: Sequence[Mapping[str, Any]], *, chosen: str) -> Markup:
+    """Return the drawing of accuracy by the size of the file, a point a run, with its interval.
+
+    Args:
+        rows: of the trade-off, the parent first.
+        chosen: the run that is drawn in the other colour.
+    """
+    table = pd.DataFrame(rows)
+    percent = 100 * table[["accuracy", "accuracy_low", "accuracy_high"]]
+    front = np.where(table["pareto"], BLUE, MUTED)
+    colors = np.where(table["run"] == chosen, ORANGE, front)
+
+    def draw(axes: Axes) -> None:
+        for name, size, (value, low, high), color in zip(
+            table["run"], table["megabytes"], percent.to_numpy(), colors, strict=True
+        ):
+            reach = [[value - low], [high - value]]
+            axes.errorbar(size, value, reach, fmt="o", color=color, elinewidth=1.0)
+            place = {"xytext": (5, 4), "textcoords": "offset points"}
+            axes.annotate(shorten(name), (size, value), fontsize=7.5, color=INK, **place)
+        axes.set(xscale="log", xlabel="file (MB)", ylabel="validation accuracy (%)")
+
+    found = [f"{row['run']} {row['megabytes']:.2f} MB {row['accuracy']:.1%}" for row in rows]
+    alt = f"Accuracy by the size of the file: {', '.join(found)}."
+    return svg("trade-off", draw, size=(6.4, 3.6), alt=alt)

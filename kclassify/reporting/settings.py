@@ -34,12 +34,23 @@ def settings(config: dict[str, Any]) -> list[Setting]:
 def commands(tables: RunTables) -> str:
     """Return what repeats the run: shell commands, or Python for what no command can say."""
     manifest, run_dir = tables.manifest, f"{tables.run}-again"
+    if "compression" in manifest:
+        return shlex.join(compress_words(manifest, run_dir=run_dir))
     fit = fit_words(manifest)
     if fit is None:
         return _python(tables, run_dir=run_dir)
     evaluate = ["kclassify", "evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
     lines = ([*fit, "--run-dir", run_dir], evaluate, ["kclassify", "report", run_dir])
     return "\n".join(shlex.join(line) for line in lines)
+
+
+def compress_words(manifest: Mapping[str, Any], *, run_dir: str) -> list[str]:
+    """Return the words of the command that makes a run of its parent again."""
+    asked = dict(manifest["compression"])
+    words = ["kclassify", "compress", asked.pop("parent")["run"], "--run-dir", run_dir]
+    given = {name: value for name, value in asked.items()
+             if name not in ("begin", "trained") and value is not None}  # fmt: skip
+    return [*words, *_flags({**given, "epochs": manifest["config"]["epochs"]})]
 
 
 def fit_words(manifest: Mapping[str, Any]) -> list[str] | None:

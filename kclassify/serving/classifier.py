@@ -23,9 +23,10 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.models.engines import ENGINES, Engine, of_logits, tensorflow_engine  # noqa: E402
+from kclassify.models.folding import fold_batch_norm  # noqa: E402
 from kclassify.models.saved import load_keras_file  # noqa: E402
-from kclassify.models.temperature import as_evaluated  # noqa: E402
-from kclassify.serving.engines import ENGINES, Engine, tensorflow_engine  # noqa: E402
+from kclassify.models.temperature import as_evaluated, kept_calibration  # noqa: E402
 from kclassify.serving.reading import Pixels, first_line, read_batches  # noqa: E402
 from kclassify.serving.signatures import SIGNATURES, probability_function  # noqa: E402
 
@@ -233,32 +234,57 @@ class _Stated(NamedTuple):
     class_names: Sequence[str]
     input_shape: Sequence[int]
     abstain_below: float = 0.0
+    # What to divide a file's answers by, where they are logits.
+    temperature: float | None = None
 
 
 def _warmed(engine: Engine, stated: _Stated, *, path: Path) -> Classifier:
     """Return the classifier after a first answer, which is slow and shows whether it works."""
+    if stated.temperature is not None:
+        engine = of_logits(engine, stated.temperature)
     answer = engine(np.zeros((1, *stated.input_shape), np.uint8))
     if answer.shape != (1, len(stated.class_names)):
         names = len(stated.class_names)
         reason = f"with {answer.shape[-1]} outputs for the {names} class names beside it"
         raise _not_loadable(str(path), reason)
-    return Classifier(engine, **stated._asdict())
+    return Classifier(
+        engine,
+        class_names=stated.class_names,
+        input_shape=stated.input_shape,
+        abstain_below=stated.abstain_below,
+    )
 
 
 def _load_folder(folder: Path) -> Classifier:
     if (folder / "config.json").is_file():
         return _load_run(Run.open(folder))
+    alone = [
+        folder / f"model{ending}" for ending in ENGINES if (folder / f"model{ending}").exists()
+    ]
+    if alone and not (folder / SAVED_MODEL_FILES[0]).exists():
+        return _load_file(alone[0])
     if any((folder / name.partition("/")[0]).exists() for name in SAVED_MODEL_FILES):
         return _load_saved_model(folder)
     numbered = [path for path in folder.iterdir() if path.name.isdecimal() and path.is_dir()]
     if not numbered:
         raise _not_loadable(str(folder), "a folder with neither of them")
-    return _load_saved_model(max(numbered, key=lambda path: int(path.name)))
+    return _load_folder(max(numbered, key=lambda path: int(path.name)))
 
 
 def _load_run(run: Run) -> Classifier:
-    model = as_evaluated(run, load_keras_file(run.model_file), tta="none")
+    if run.quantized_file is not None:
+        return _load_quantized(run, run.quantized_file)
+    model = as_evaluated(run, fold_batch_norm(load_keras_file(run.model_file)), tta="none")
     return _of_keras_model(model, path=run.model_file)
+
+
+def _load_quantized(run: Run, file: Path) -> Classifier:
+    kept = kept_calibration(run, "none")
+    temperature = kept["temperature"] if kept else 1.0
+    names, shape = run.config["class_names"], run.config["input_shape"]
+    return _warmed(
+        ENGINES[file.suffix](file), _Stated(names, shape, temperature=temperature), path=file
+    )
 
 
 def _load_keras(path: Path) -> Classifier:
@@ -345,7 +371,11 @@ def _read_metadata(file: Path, *, path: Path) -> _Stated:
         size, channels = metadata["input"]["image_size"], metadata["input"]["channels"]
         # Exports of earlier versions withhold nothing.
         threshold = (metadata.get("deciding") or {}).get("threshold") or {"probability": 0.0}
-        stated = _Stated(list(metadata["class_names"]), (*size, channels), threshold["probability"])
+        logits = metadata.get("outputs") == "logits"
+        stated = _Stated(
+            list(metadata["class_names"]), (*size, channels), threshold["probability"],
+            float(metadata["temperature"]) if logits else None,
+        )  # fmt: skip
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _not_loadable(str(path), f"whose {file.name} is damaged") from error
     if not _makes_sense(stated):
@@ -361,4 +391,5 @@ def _makes_sense(stated: _Stated) -> bool:
         and all(is_whole(side, least=1) for side in stated.input_shape)
         and isinstance(below, int | float)
         and 0 <= below <= 1
+        and (stated.temperature is None or 0 < stated.temperature < float("inf"))
     )

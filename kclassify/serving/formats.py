@@ -50,6 +50,11 @@ FORMATS = {
 }
 
 
+def format_of(file: Path) -> str:
+    """Return the name of the format that a file is of, by its ending."""
+    return next(name for name, one in FORMATS.items() if Path(one.file).suffix == file.suffix)
+
+
 def check_formats(formats: str | Sequence[str]) -> list[str]:
     """Return the names in `formats` other than ``"saved_model"``, which is always written.
 

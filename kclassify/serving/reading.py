@@ -14,7 +14,7 @@ runtime.prepare()
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.pipeline import PARALLEL  # noqa: E402
-from kclassify.serving.engines import direct  # noqa: E402
+from kclassify.models.engines import direct  # noqa: E402
 from kclassify.serving.signatures import decoded, fitted  # noqa: E402
 
 # uint8 pixels (height, width, channels) of the model's size, or why there are none.

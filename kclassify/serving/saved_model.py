@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import as_evaluated, kept_calibration  # noqa: E402
 from kclassify.models.test_time import VIEWS  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
-from kclassify.serving.formats import FORMATS, check_formats, probability_model  # noqa: E402
+from kclassify.serving.formats import FORMATS, check_formats, format_of, probability_model  # noqa: E402
 from kclassify.serving.manifest import MANIFEST, METADATA, file_hashes  # noqa: E402
 from kclassify.serving.signatures import serving_functions  # noqa: E402
 from kclassify.serving.verify import verify  # noqa: E402
@@ -57,7 +58,9 @@ def export(
         run: a run or its folder.
         formats: ``"onnx"`` and ``"litert"`` are added in the same folder, as ``model.onnx`` and
             ``model.tflite``; they take uint8 images of the model's own size and return
-            probabilities. ``"saved_model"`` is always written.
+            probabilities. ``"saved_model"`` is always written, but for a quantized run: of it the
+            file is exported that was evaluated, which returns logits; `load` divides them by the
+            temperature that the metadata have.
         tta: test-time augmentation, the mean of the network's logits over several views of an
             image, inside what is exported: ``"none"``, ``"flip"`` or ``"flip_shift"``, as in
             `evaluate`. It costs as many times as much as there are views: 2 or 6.
@@ -83,6 +86,9 @@ def export(
     check_choice("tta", tta, VIEWS)
     asked = check_abstention(abstain_at, label_sets)
     run = Run.open(run)
+    if run.quantized_file is not None:
+        _check_file_alone(run, run.quantized_file, formats, tta, label_sets)
+        return _export_file(run, run.quantized_file, version, *asked)
     extra = check_formats(formats)
     target = run.export_dir / str(_next_version(run, version))
     samples = _samples(run)
@@ -102,6 +108,52 @@ def export(
         record = verify(
             folder, as_evaluated(run, model, tta=tta), class_names,
             samples=samples, formats=["saved_model", *extra], deciding=deciding,
+        )  # fmt: skip
+        _write_json(folder / "verification.json", record)
+        _write_json(folder / MANIFEST, file_hashes(folder))
+    return target
+
+
+def _check_file_alone(
+    run: Run, file: Path, formats: Any, tta: str, label_sets: float | None
+) -> None:
+    """Raise `InputError` for what a file that is served as it is cannot have."""
+    name = format_of(file)
+    given = [formats] if isinstance(formats, str) else list(formats)
+    asked = {
+        "formats": given not in (["saved_model"], [name]) and given,
+        "tta": tta != "none" and tta,
+        "label_sets": label_sets,
+    }
+    for argument, value in asked.items():
+        if value:
+            raise InputError(
+                f"`{argument}` must be left out for a quantized run, which is exported as the "
+                f"file that was evaluated. Received: {argument}={value!r} with {str(run)!r}. "
+                f"Export {run.config['compression']['parent']['run']!r}, of which it came."
+            )
+
+
+def _export_file(run: Run, file: Path, version: int | None, *asked: Any) -> Path:
+    """Export the file of a quantized run: as it is, verified in a fresh process."""
+    target = run.export_dir / str(_next_version(run, version))
+    model, class_names = load_run_model(run), tuple(run.config["class_names"])
+    needed_calibration(run, "none", verbose=False)
+    deciding = deciding_of(run, "none", *asked)
+    temperature = (kept_calibration(run, "none") or {"temperature": 1.0})["temperature"]
+    name = format_of(file)
+    with _version_folder(target) as folder:
+        shutil.copyfile(file, folder / FORMATS[name].file)
+        _write_json(folder / METADATA, {
+            **_metadata(model, class_names, signatures={}, tta="none"),
+            "weights_sha256": run.summary["weights_sha256"],
+            "outputs": "logits",
+            "temperature": temperature,
+            "deciding": deciding.to_json(),
+        })  # fmt: skip
+        record = verify(
+            folder, as_evaluated(run, model, tta="none"), class_names, samples=_samples(run),
+            formats=[name], deciding=deciding, temperature=temperature,
         )  # fmt: skip
         _write_json(folder / "verification.json", record)
         _write_json(folder / MANIFEST, file_hashes(folder))

@@ -45,6 +45,7 @@ def verify(
     samples: np.ndarray,
     formats: Sequence[str],
     deciding: Deciding = NOTHING_WITHHELD,
+    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Compare what is in `folder`, loaded by a fresh process, with what `model` says.
 
@@ -59,6 +60,7 @@ def verify(
         samples: uint8 images `(batch_size, height, width, channels)` of the model's size.
         formats: the names of what to check.
         deciding: when an answer is withheld, and sets of labels.
+        temperature: what to divide the answers by, where they are logits.
 
     Returns:
         What ``verification.json`` holds.
@@ -72,6 +74,9 @@ def verify(
     checks = {}
     for name in formats:
         answers = _ask(name, folder, inputs)
+        if temperature is not None:
+            logits = answers["images/probabilities"] / np.float32(temperature)
+            answers["images/probabilities"] = tf.nn.softmax(logits).numpy()
         checks[name] = _compare(name, answers, expected, class_names, deciding)
     return {
         "images": len(inputs["images"]),

@@ -143,7 +143,8 @@ class BestWeights(keras.callbacks.Callback):
     """Keep the weights with the best validation accuracy.
 
     Equal accuracies are told apart by the validation loss. Where images grow, any epoch of larger
-    ones is better than those of smaller ones, for whose size the network is not kept.
+    ones is better than those of smaller ones, for whose size the network is not kept; and where
+    the weights become sparser, any epoch of sparser ones.
 
     Args:
         network: the model whose weights are kept: the one that is trained, or a part of it.
@@ -154,7 +155,7 @@ class BestWeights(keras.callbacks.Callback):
         super().__init__()
         self.network = network
         self.patience = patience
-        self.best: tuple[float, float, float] = (0.0, -math.inf, -math.inf)
+        self.best: tuple[float, ...] = (0.0, 0.0, -math.inf, -math.inf)
         self.best_epoch: int | None = None
         self.weights: list[np.ndarray] = []
         self.stopped: str | None = None
@@ -162,7 +163,8 @@ class BestWeights(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         """Compare with the best so far; an epoch with a loss that is no number is never it."""
         logs = logs or {}
-        score = (logs.get("image_scale", 1.0), logs["val_accuracy"], -logs["val_loss"])
+        aim = (logs.get("image_scale", 1.0), logs.get("sparsity", 1.0))
+        score = (*aim, logs["val_accuracy"], -logs["val_loss"])
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
             self.best, self.best_epoch = score, epoch + 1
             self.weights = self.network.get_weights()
@@ -173,7 +175,7 @@ class BestWeights(keras.callbacks.Callback):
     @property
     def accuracy(self) -> float:
         """The best validation accuracy."""
-        return self.best[1]
+        return self.best[-2]
 
     @property
     def state(self) -> dict[str, Any]:

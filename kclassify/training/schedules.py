@@ -38,12 +38,23 @@ class WarmUpThenShape(keras.optimizers.schedules.LearningRateSchedule):
         shape: a name in `SHAPES`.
         total_steps: steps of the whole training; `set_total_steps` changes it while it runs.
         warmup: share of the steps that the rise takes.
+        begin: how far along the shape to begin, in [0, 1): a network that was trained is gone on
+            with at the rate that it had there, without a rise (Renda et al. 2020, "Comparing
+            Rewinding and Fine-tuning in Neural Network Pruning").
     """
 
-    def __init__(self, learning_rate: float, shape: str, total_steps: int, warmup: float):
+    def __init__(
+        self,
+        learning_rate: float,
+        shape: str,
+        total_steps: int,
+        warmup: float,
+        begin: float = 0.0,
+    ):
         self.learning_rate = learning_rate
         self.shape = shape
         self.warmup = warmup
+        self.begin = begin
         # A variable, so that a change of plan does not need a new graph.
         self._total = keras.Variable(total_steps, dtype="float32", trainable=False)
 
@@ -59,18 +70,19 @@ class WarmUpThenShape(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         step = ops.cast(step, "float32")
         total = ops.convert_to_tensor(self._total)
-        rise = ops.round(self.warmup * total)
+        rise = 0.0 if self.begin else ops.round(self.warmup * total)
         done = ops.clip((step - rise) / ops.maximum(1.0, total - rise), 0.0, 1.0)
         rising = (step + 1.0) / ops.maximum(1.0, rise)
-        return self.learning_rate * ops.minimum(rising, SHAPES[self.shape](done))
+        place = self.begin + (1.0 - self.begin) * done
+        return self.learning_rate * ops.minimum(rising, SHAPES[self.shape](place))
 
     def get_config(self):
         """Return the constructor's arguments."""
-        names = ("learning_rate", "shape", "total_steps", "warmup")
+        names = ("learning_rate", "shape", "total_steps", "warmup", "begin")
         return {name: getattr(self, name) for name in names}
 
 
-def build_schedule(config: FitConfig, *, total_steps: int) -> WarmUpThenShape:
+def build_schedule(config: FitConfig, *, total_steps: int, begin: float = 0.0) -> WarmUpThenShape:
     """Return the schedule of `config` over `total_steps`; a constant one has no warm-up."""
     warmup = 0.0 if config.schedule == "constant" else config.warmup
-    return WarmUpThenShape(config.learning_rate, config.schedule, total_steps, warmup)
+    return WarmUpThenShape(config.learning_rate, config.schedule, total_steps, warmup, begin)

@@ -46,11 +46,13 @@ class Start:
         form: from the network to the model that has its weights in training, where that is not
             `training_form`.
         around: from that model to the one that is compiled, where more is trained than it.
+        begin: how far along its shape the learning rate begins, in [0, 1).
     """
 
     network: keras.Model | None = None
     form: Callable[[keras.Model], keras.Model] | None = None
     around: Callable[[keras.Model], keras.Model] | None = None
+    begin: float = 0.0
 
 
 NEW = Start()
@@ -71,6 +73,7 @@ class Session:
         steps: steps of one pass over the training images.
         soft: whether labels are `(batch_size, num_classes)`.
         dials: the numbers that can be changed without compiling again.
+        beside: callbacks that change the network as it is trained, called before it is judged.
     """
 
     network: keras.Model
@@ -83,6 +86,7 @@ class Session:
     steps: int
     soft: bool
     dials: Dials = field(default_factory=dict)
+    beside: tuple[keras.callbacks.Callback, ...] = ()
 
     @property
     def steps_per_execution(self) -> int:
@@ -125,7 +129,7 @@ def build_session(
         )
         trained = form(network)
         model = start.around(trained) if start.around else trained
-    planned = build_schedule(config, total_steps=steps * config.epochs)
+    planned = build_schedule(config, total_steps=steps * config.epochs, begin=start.begin)
     soft = config.augmentation in MIXING or source.splits["train"].soft
     session = Session(network, trained, model, planned, config, device, policy, steps, soft)
     _compile(session, source, schedule=schedule or planned)
@@ -136,9 +140,7 @@ def build_session(
 
 def _new_network(source: Source, config: FitConfig) -> keras.Model:
     shape, classes = source.input_shape, source.num_classes
-    network = build_model(
-        config.model, input_shape=shape, num_classes=classes, **config.model_args
-    )
+    network = build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
     set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
     return network
 

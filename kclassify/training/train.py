@@ -63,7 +63,7 @@ def train(
     best = BestWeights(session.trained, patience=session.config.early_stopping)
     nan = StopOnNaN()
     sizes = _sizes(session, plan)
-    ours = _callbacks(run, session, [*sizes, nan, best])
+    ours = _callbacks(run, session, [*sizes, *session.beside, nan, best])
     with stop_requests(end) as stop:
         resumable = ResumableCallbacks(
             [*ours, *callbacks], run=run, session=session, plan=plan, stop=stop,

@@ -89,13 +89,15 @@ def _changed_packages(run: Run) -> tuple[tuple[str, str | None, str | None], ...
 def _check_repeatable(run: Run, config: FitConfig) -> None:
     if not run.first_steps_file.is_file():
         reason = f"which has no {run.first_steps_file.name}; an earlier version trained it"
+    elif "compression" in run.config:
+        reason = "which came of another, as its report says"
     elif config.time_budget is not None:
         reason = "whose steps followed from a time budget, and so from the clock"
     else:
         return
     raise InputError(
         f"`run` must be one that can be trained again as it was. Received: {str(run)!r}, {reason}. "
-        "Train it again without a time budget."
+        "Give `fit` a new folder and no time budget."
     )
 
 

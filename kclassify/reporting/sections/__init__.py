@@ -5,6 +5,7 @@ SECTIONS = {
     "calibration": "kclassify evaluate {run}",
     "abstention": "kclassify evaluate {run}",
     "comparison": "kclassify compare OTHER {run}",
+    "compression": "kclassify compress {run}",
     "slices": "kclassify analyze {run} --parts slices",
     "explanation": "kclassify analyze {run} --parts explanation",
     "learned": "kclassify analyze {run} --parts learned",

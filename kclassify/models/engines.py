@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from kclassify import runtime
 from kclassify.checks import check_installed
@@ -44,6 +45,15 @@ def direct(function: Any, dtype: tf.DType) -> Callable[[Any], np.ndarray]:
     def call(value: Any) -> np.ndarray:
         (answer,) = tf.raw_ops.StatefulPartitionedCall(args=[value], Tout=[dtype], f=function)
         return answer.numpy()
+
+    return call
+
+
+def of_logits(engine: Engine, temperature: float) -> Engine:
+    """Return the engine of probabilities that one of logits makes, divided by a temperature."""
+
+    def call(images: np.ndarray) -> np.ndarray:
+        return softmax(engine(images).astype(np.float32) / np.float32(temperature), axis=-1)
 
     return call
 

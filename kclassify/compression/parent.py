@@ -1,0 +1,142 @@
+"""The run that is made smaller, opened once, and the runs that come of it."""
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.atomic import replacing
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.data.fingerprint import fingerprint
+from kclassify.data.preparation import prepare
+from kclassify.data.sources import load_source
+from kclassify.data.spec import Source
+from kclassify.runs import Run
+from kclassify.training.beginning import run_facts
+
+runtime.prepare()
+
+import keras  # noqa: E402
+import pandas as pd  # noqa: E402
+
+from kclassify.evaluation.predictions import predict  # noqa: E402
+from kclassify.evaluation.run_data import can_reload, source_of  # noqa: E402
+from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
+from kclassify.models.saved import load_run_model  # noqa: E402
+from kclassify.models.weights import weights_hash  # noqa: E402
+from kclassify.training.place import Place  # noqa: E402
+
+BATCH_SIZE = 256
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A finished run that others come of.
+
+    Attributes:
+        run: the run, with its data.
+        source: the data, split as it was.
+        network: its model.
+        config: its configuration.
+        epochs: how many it was trained for.
+    """
+
+    run: Run
+    source: Source
+    network: keras.Model
+    config: FitConfig
+    epochs: int
+
+    def right_on_validation(self, model: keras.Model) -> np.ndarray:
+        """Return of each validation image whether `model` has it right."""
+        examples = self.source.splits["validation"]
+        found = predict(
+            model, examples, self.source.class_names, batch_size=BATCH_SIZE, verbose=False
+        )
+        return found.probabilities.argmax(axis=1) == examples.class_ids
+
+    def facts(self, config: FitConfig, compression: dict[str, Any]) -> dict[str, Any]:
+        """Return what makes a run that comes of this one what it is."""
+        manifest = self.run.config
+        facts = run_facts(manifest["reference"], manifest["preset"], config, self.source)
+        parent = {"run": str(self.run), "weights_sha256": self.run.summary["weights_sha256"]}
+        return {
+            **facts,
+            "reference": manifest["reference"],
+            "compression": {"parent": parent, **compression},
+        }
+
+
+def open_parent(run: Run | str | os.PathLike[str], *, data: Any, verbose: bool) -> Parent:
+    """Open a run and load its data.
+
+    Raises:
+        InputError: there is no such run, its model is a quantized file, or its data cannot be had.
+    """
+    run = Run.open(run)
+    if run.quantized_file is not None:
+        raise InputError(
+            f"`run` must have a Keras model to begin with. Received: {str(run)!r}, which serves "
+            f"{run.quantized_file.name}. Pass the run that it came of, "
+            f"{run.config['compression']['parent']['run']!r}."
+        )
+    config = FitConfig.from_json(run.config["config"])
+    source = _source(run, config, data, verbose=verbose)
+    epochs = run.summary["epochs_trained"]
+    return Parent(replace(run, source=source), source, load_run_model(run), config, epochs)
+
+
+def _source(run: Run, config: FitConfig, data: Any, *, verbose: bool) -> Source:
+    if data is None or can_reload(run):
+        return source_of(run, verbose=verbose)
+    source = prepare(load_source(data, config), config, verbose=verbose)
+    if fingerprint(source) != run.config["fingerprint"]:
+        raise InputError(
+            f"`data` must be what {str(run)!r} was trained on. Received: other images or labels. "
+            "Pass what `fit` was called with."
+        )
+    return source
+
+
+def child_path(parent: Parent, name: str, run_dir: str | os.PathLike[str] | None) -> Path:
+    """Return the folder of a run that comes of another: beside it, unless said otherwise."""
+    return Path(run_dir) if run_dir else parent.run.path.with_name(f"{parent.run.path.name}-{name}")
+
+
+def keep_untrained(
+    place: Place, parent: Parent, network: keras.Model, facts: dict[str, Any]
+) -> None:
+    """Write a run whose network needed no training, with its accuracy on validation images."""
+    run = place.run
+    place.begin(facts, parent.source)
+    accuracy = float(parent.right_on_validation(network).mean())
+    with replacing(run.model_file) as beside:
+        network.save(beside)
+    run.write(run.history_file, no_history(accuracy))
+    run.write(run.summary_file, untrained_summary(network, accuracy) | {
+        "weights_sha256": weights_hash(network)})  # fmt: skip
+    place.tell(f"validation accuracy {accuracy:.4f}, kept in {run}")
+
+
+def untrained_summary(network: keras.Model, accuracy: float) -> dict[str, Any]:
+    """Return what `summary.json` holds of a network that was not trained."""
+    return {
+        "best_epoch": 0,
+        "val_accuracy": accuracy,
+        "parameters": count_parameters(network),
+        "macs": count_macs(network),
+        "training_seconds": 0.0,
+        "epochs_trained": 0,
+        "stopped": None,
+    }
+
+
+def no_history(accuracy: float) -> pd.DataFrame:
+    """Return the history of a network that was not trained: where it stands."""
+    columns = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
+    row = dict.fromkeys(columns, float("nan")) | {"epoch": 0, "val_accuracy": accuracy}
+    return pd.DataFrame([row]).set_index("epoch")

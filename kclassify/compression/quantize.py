@@ -1,0 +1,123 @@
+"""A quantized run: the file that is served, and the network that it was made of."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.atomic import replacing
+from kclassify.compression.parent import Parent, no_history, open_parent, untrained_summary
+from kclassify.compression.retraining import Recipe, Retraining, produce
+from kclassify.training.place import Place, train_in
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+from kclassify.compression.quantization import (  # noqa: E402
+    SCHEMES,
+    layer_errors,
+    write_quantized,
+)
+from kclassify.compression.quantized_training import quantized_form  # noqa: E402
+from kclassify.data.pipeline import first_images  # noqa: E402
+from kclassify.models.folding import fold_batch_norm  # noqa: E402
+from kclassify.models.quantized import file_hash, file_model  # noqa: E402
+
+# Schemes whose loss training can make smaller: the others round too little to lose anything.
+TRAINABLE = ("litert_int8", "onnx_int8")
+
+
+def write_run(
+    parent: Parent, how: Retraining, own: dict[str, Any], place: Place, facts: dict[str, Any]
+) -> None:
+    """Quantize a network, and train it for that where it loses more than the budget.
+
+    Args:
+        parent: the run.
+        how: the training, if there is one.
+        own: the technique's options.
+        place: the run's folder.
+        facts: its manifest.
+    """
+    images = _representative(parent, own["images"])
+    network = fold_batch_norm(parent.network)
+    with tempfile.TemporaryDirectory(prefix="kclassify-") as scratch:
+        file = Path(scratch, f"quantized{SCHEMES[own['scheme']].file}")
+        began = time.perf_counter()
+        right = _written(parent, network, file, own["scheme"], images)
+        drop = float(parent.right_on_validation(parent.network).mean() - right.mean())
+        if drop > own["max_drop"] and own["scheme"] in TRAINABLE:
+            place.tell(f"note      {100 * drop:.2f} points are lost: training with rounding")
+            network = _trained_for_it(parent, how, own, place)
+            right = _written(parent, network, file, own["scheme"], images)
+        _keep(place, parent, network, file, facts, float(right.mean()))
+    place.run.write(place.run.table_file("layer_errors"), _errors(network, images))
+    place.tell(
+        f"validation accuracy {right.mean():.4f}, kept in {place.run} "
+        f"({time.perf_counter() - began:.0f} s)"
+    )
+
+
+def _representative(parent: Parent, count: int) -> np.ndarray:
+    """Return training images, from all over the split."""
+    train = parent.source.splits["train"]
+    rng = np.random.default_rng(parent.config.seed)
+    chosen = np.sort(rng.choice(len(train), min(count, len(train)), replace=False))
+    return first_images(train.take(chosen), count)
+
+
+def _written(
+    parent: Parent, network: keras.Model, file: Path, scheme: str, images: np.ndarray
+) -> np.ndarray:
+    write_quantized(network, file, scheme=scheme, images=images)
+    return parent.right_on_validation(
+        file_model(file, parent.source.input_shape, parent.source.num_classes)
+    )
+
+
+def _trained_for_it(
+    parent: Parent, how: Retraining, own: dict[str, Any], place: Place
+) -> keras.Model:
+    """Return the network after a training that computes as the integers will; a run of its own."""
+    images = _representative(parent, own["images"])
+
+    def make(inner: Place, facts: dict[str, Any]) -> None:
+        network = fold_batch_norm(parent.network)
+        session = how.session(
+            parent, network, form=lambda model: quantized_form(model, images=images)
+        )
+        train_in(inner, parent.source, session, facts=facts)
+
+    facts = {"technique": "quantized_training", "images": own["images"], **how.facts()}
+    recipe = Recipe("aware", how.config, facts, make)
+    path = place.run.path.with_name(f"{place.run.path.name}-aware")
+    aware = produce(parent, recipe, run_dir=path, verbose=place.verbose)
+    return open_parent(aware, data=None, verbose=place.verbose).network
+
+
+def _keep(
+    place: Place,
+    parent: Parent,
+    network: keras.Model,
+    file: Path,
+    facts: dict[str, Any],
+    accuracy: float,
+) -> None:
+    run = place.run
+    place.begin(facts, parent.source)
+    with replacing(run.model_file) as beside:
+        network.save(beside)
+    with replacing(run.path / file.name) as beside:
+        beside.write_bytes(file.read_bytes())
+    run.write(run.history_file, no_history(accuracy))
+    run.write(run.summary_file, {
+        **untrained_summary(network, accuracy), "weights_sha256": file_hash(file)
+    })  # fmt: skip
+
+
+def _errors(network: keras.Model, images: np.ndarray) -> Any:
+    return layer_errors(network, images=images[:64]).set_index("layer")

@@ -1,0 +1,172 @@
+"""The techniques by name: from a parent and options to the recipe of a run. All is checked here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from kclassify import runtime
+from kclassify.checks import check_choice, check_number, is_whole
+from kclassify.compression.parent import Parent, keep_untrained
+from kclassify.compression.pruning import check_pruning
+from kclassify.compression.retraining import (
+    Recipe,
+    Retraining,
+    check_epochs,
+    check_names,
+    copy_of,
+    retrain,
+    retraining,
+)
+from kclassify.config import check_model_args
+from kclassify.models.registry import MODELS
+from kclassify.training.place import Place, train_in
+
+runtime.prepare()
+
+from kclassify.compression import pruning  # noqa: E402
+from kclassify.compression.channels import CRITERIA as CHANNEL_CRITERIA  # noqa: E402
+from kclassify.compression.channels import narrowed  # noqa: E402
+from kclassify.compression.clipping import check_shares, choose_share, clipped  # noqa: E402
+from kclassify.compression.low_rank import factorized  # noqa: E402
+from kclassify.compression.quantization import check_scheme  # noqa: E402
+from kclassify.compression.quantize import write_run  # noqa: E402
+
+
+def _own(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Take the technique's own options out of `options`; what is left is the training's."""
+    check_names(options, also=names)
+    return {name: options.pop(name) for name in names if name in options}
+
+
+def prune(parent: Parent, **options: Any) -> Recipe:
+    """Set single weights to zero and train the others."""
+    own = {"sparsity": 0.8, "criterion": "magnitude", "scope": "global", "ramp": "cubic"}
+    own |= _own(options, *own)
+    check_pruning(**own)
+    epochs = options.get("epochs", 1)
+    check_epochs(epochs)
+    if epochs == 0:
+        own["ramp"] = "one_shot"
+        options["epochs"] = 1
+    how = retraining(parent, options)
+    facts = {"technique": "prune", **own, "trained": epochs > 0, **how.facts()}
+    name = f"prune-{100 * own['sparsity']:g}"
+    if own["criterion"] != "magnitude":
+        name += f"-{own['criterion']}"
+    return Recipe(name, how.config, facts, partial(_prune, parent, how, own, trained=epochs > 0))
+
+
+def _prune(
+    parent: Parent,
+    how: Retraining,
+    own: dict[str, Any],
+    place: Place,
+    facts: dict,
+    *,
+    trained: bool,
+) -> None:
+    network = copy_of(parent.network)
+    train = parent.source.splits["train"]
+    score = pruning.scorer(own["criterion"], seed=how.config.seed, train=train)
+    gradual = own["ramp"] == "cubic"
+    sparsity = 0.0 if gradual else own["sparsity"]
+    masks = pruning.masks_of(score(network), sparsity=sparsity, scope=own["scope"])
+    pruning.apply_masks(network, masks)
+    if not trained:
+        keep_untrained(place, parent, network, facts)
+        return
+    session = how.session(parent, network)
+    held = pruning.hold(session.trained, masks)
+    if gradual:
+        callback = pruning.GradualPruning(
+            session.trained, held, score=score, sparsity=own["sparsity"], scope=own["scope"],
+            schedule=session.schedule,
+        )  # fmt: skip
+        session = replace(session, beside=(callback,))
+    train_in(place, parent.source, session, facts=facts)
+
+
+def prune_filters(parent: Parent, **options: Any) -> Recipe:
+    """Remove whole channels and train what is left: fewer parameters, fewer MACs, faster."""
+    own = {"macs": 0.5, "criterion": "l1"} | _own(options, "macs", "criterion")
+    check_choice("criterion", own["criterion"], CHANNEL_CRITERIA)
+    how = retraining(parent, options)
+    network = narrowed(parent.network, **own, seed=how.config.seed)
+    facts = {"technique": "prune_filters", **own, **how.facts()}
+    name = f"filters-{100 * own['macs']:g}"
+    return Recipe(name, how.config, facts, _training(parent, how, network))
+
+
+def low_rank(parent: Parent, **options: Any) -> Recipe:
+    """Replace dense and 1x1 kernels by products of thinner ones, where that pays."""
+    own = {"energy": 0.95} | _own(options, "energy")
+    how = retraining(parent, options)
+    network = factorized(parent.network, **own)
+    facts = {"technique": "low_rank", **own, **how.facts()}
+    return Recipe(f"rank-{100 * own['energy']:g}", how.config, facts,
+                  _training(parent, how, network))  # fmt: skip
+
+
+def _training(parent: Parent, how: Retraining, network: Any) -> Callable[[Place, dict], None]:
+    return lambda place, facts: retrain(place, parent, how, network, facts=facts)
+
+
+def distill(parent: Parent, **options: Any) -> Recipe:
+    """Train another network, or the same anew, on what the parent says of the images."""
+    arguments = {name for entry in MODELS.values() for name in entry.arguments}
+    own = _own(options, "model", "model_args", *arguments)
+    model = own.pop("model", parent.config.model)
+    check_choice("model", model, MODELS)
+    args = own.pop("model_args", {} if model != parent.config.model else parent.config.model_args)
+    args = {**args, **own}
+    check_model_args(model, args, also=set())
+    # The whole of the schedule, since it is a new network.
+    whole = {"epochs": parent.epochs, "schedule": parent.config.schedule}
+    options = {"teacher": "parent", **whole, **options}
+    how = retraining(parent, options)
+    how = replace(how, config=how.config.replace(model=model, model_args=args))
+    facts = {"technique": "distill", **how.facts()}
+    return Recipe(f"distill-{model}", how.config, facts, _training(parent, how, None))
+
+
+def clip(parent: Parent, **options: Any) -> Recipe:
+    """Clip each kernel to the share of its values that does best; nothing is trained."""
+    own = {"shares": None, "max_drop": 0.005} | _own(options, "shares", "max_drop")
+    if own["shares"] is not None:
+        check_shares(own["shares"])
+    how = retraining(parent, options)
+    facts = {"technique": "clip", **own}
+    return Recipe("clip", how.config, facts, partial(_clip, parent, own))
+
+
+def _clip(parent: Parent, own: dict[str, Any], place: Place, facts: dict[str, Any]) -> None:
+    share, sweep = choose_share(parent, **own)
+    place.tell(sweep.to_string(index=False, float_format="{:.4f}".format))
+    keep_untrained(place, parent, clipped(parent.network, share=share), facts)
+    place.run.write(place.run.table_file("clip"), sweep.set_index("share"))
+
+
+def quantize(parent: Parent, **options: Any) -> Recipe:
+    """Write a file of 8- or 16-bit numbers for LiteRT or ONNX Runtime, which is what is served."""
+    own = {"scheme": "litert_int8", "max_drop": 0.005, "images": 500}
+    own |= _own(options, *own)
+    check_scheme(own["scheme"])
+    check_number(
+        "images", own["images"], expected="a whole number of at least 1",
+        ok=is_whole(own["images"], least=1),
+    )  # fmt: skip
+    how = retraining(parent, options)
+    facts = {"technique": "quantize", **own, **how.facts()}
+    return Recipe(own["scheme"], how.config, facts, partial(write_run, parent, how, own))
+
+
+# Their options are listed in `kclassify.options`, which the command line reads without TensorFlow.
+TECHNIQUES: dict[str, Callable[..., Recipe]] = {
+    "prune": prune,
+    "prune_filters": prune_filters,
+    "low_rank": low_rank,
+    "distill": distill,
+    "clip": clip,
+    "quantize": quantize,
+}
