@@ -109,7 +109,12 @@ def _check_same(
 def _ensemble(models: Sequence[keras.Model]) -> keras.Model:
     """Return the model whose probabilities are the geometric mean of those of several."""
     images = keras.Input(models[0].input_shape[1:], dtype="uint8", name="images")
-    logs = [keras.layers.Activation("log_softmax")(model(images)) for model in models]
+    # Two networks of one kind have one name, and Keras takes no two of it.
+    named = [
+        keras.Model(model.input, model.output, name=f"teacher_{place}")
+        for place, model in enumerate(models)
+    ]
+    logs = [keras.layers.Activation("log_softmax")(model(images)) for model in named]
     return keras.Model(images, keras.layers.Average()(logs), name="ensemble")
 
 
@@ -161,7 +166,10 @@ def around_student(student: keras.Model, teacher: keras.Model, lesson: Lesson) -
         lesson: what is learned.
     """
     images = student.input
-    losses = [keras.distillation.LogitsDistillation(temperature=lesson.temperature)]
+    # By its default, the name of the loss, Keras 3.15 takes the divergence of logits that were not
+    # made probabilities.
+    divergence = keras.losses.KLDivergence()
+    losses = [keras.distillation.LogitsDistillation(lesson.temperature, divergence)]
     asked, ours = [teacher.output], [student.output]
     if lesson.match == "features":
         losses.append(keras.distillation.FeatureDistillation(loss="mse"))
