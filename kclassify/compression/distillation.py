@@ -5,14 +5,16 @@ twice a step, which also moves batch normalization's statistics twice, and its v
 not that of the labels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kclassify import runtime
 from kclassify.checks import InputError, check_choice, check_number
-from kclassify.data.spec import Source
+from kclassify.data.spec import Examples, Source
 from kclassify.models.blocks import LOGITS
 from kclassify.models.folding import fold_batch_norm
 from kclassify.models.saved import load_keras_file, load_run_model
@@ -21,10 +23,17 @@ from kclassify.runs import Run
 runtime.prepare()
 
 import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 from keras import ops  # noqa: E402
+
+from kclassify.data.pipeline import eval_dataset  # noqa: E402
+
+# From images to a list of what is said of them.
+Ask = Callable[[tf.Tensor], list[tf.Tensor]]
 
 MATCH = ("logits", "features")
 PROJECTION = "projection"
+ASKED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -122,24 +131,22 @@ class Distilling(keras.layers.Layer):
     """Pass a student's logits on, and while it learns add the loss of not being like the teacher.
 
     Args:
-        teacher: from images to what the student is to be like, in the order of `losses`.
+        ask: from images to what the student is to be like, in the order of `losses`. A function,
+            since a teacher's weights are not the student's, nor are they ever trained.
         losses: Keras's distillation losses.
         weight: of their sum.
     """
 
-    def __init__(self, teacher: keras.Model, losses: Sequence[Any], *, weight: float):
+    def __init__(self, ask: Ask, losses: Sequence[Any], *, weight: float):
         super().__init__(name="distilling", dtype="float32")
-        # Not tracked: a teacher's weights are not the student's, nor are they ever trained.
-        self.ask = lambda images: teacher(images, training=False)
+        self.ask = ask
         self.losses_of = tuple(losses)
         self.weight = weight
 
     def call(self, inputs, training=None):
         images, logits, *others = inputs
         if training:
-            # A model of one output gives it without a list.
-            expected = keras.tree.flatten(self.ask(images))
-            pairs = zip(self.losses_of, expected, [logits, *others], strict=True)
+            pairs = zip(self.losses_of, self.ask(images), [logits, *others], strict=True)
             found = [
                 loss.compute_loss(ops.cast(theirs, "float32"), ops.cast(ours, "float32"))
                 for loss, theirs, ours in pairs
@@ -154,7 +161,9 @@ class Distilling(keras.layers.Layer):
         return keras.KerasTensor(inputs[1].shape, "float32")
 
 
-def around_student(student: keras.Model, teacher: keras.Model, lesson: Lesson) -> keras.Model:
+def around_student(
+    student: keras.Model, *, teacher: keras.Model, lesson: Lesson, seen: Examples | None = None
+) -> keras.Model:
     """Return the model to train: `student` with the teacher's part of the loss added.
 
     Its answers are the student's, and so are its weights, but for those of a projection where
@@ -164,6 +173,8 @@ def around_student(student: keras.Model, teacher: keras.Model, lesson: Lesson) -
         student: in the form in which it is trained.
         teacher: see `load_teacher`.
         lesson: what is learned.
+        seen: all the images that are learned from, where they are never changed: then the teacher
+            is asked only once for each.
     """
     images = student.input
     # By its default, the name of the loss, Keras 3.15 takes the divergence of logits that were not
@@ -178,9 +189,29 @@ def around_student(student: keras.Model, teacher: keras.Model, lesson: Lesson) -
         project = keras.layers.Dense(features.shape[-1], name=PROJECTION, dtype="float32")
         ours.append(project(_features(student)))
     answers = keras.Model(teacher.input, asked)
-    answers.trainable = False
-    distilling = Distilling(answers, losses, weight=lesson.weight)
+    # A model of one output gives it without a list.
+    ask: Ask = lambda batch: keras.tree.flatten(answers(batch, training=False))  # noqa: E731
+    ask = ask if seen is None else remembered(ask, seen)
+    distilling = Distilling(ask, losses, weight=lesson.weight)
     return keras.Model(images, distilling([images, *ours]), name=student.name)
+
+
+def remembered(ask: Ask, seen: Examples) -> Ask:
+    """Return what knows the answers for some images, by fingerprints of their pixels."""
+    keys, parts = [], []
+    for images, _ in eval_dataset(seen, batch_size=ASKED_AT_ONCE):
+        keys.append(_fingerprints(images))
+        parts.append(ask(images))
+    known, first = np.unique(np.concatenate(keys), return_index=True)
+    answers = [tf.gather(tf.concat(part, axis=0), first) for part in zip(*parts, strict=True)]
+    places = tf.lookup.KeyValueTensorInitializer(known, np.arange(len(known)))
+    table = tf.lookup.StaticHashTable(places, default_value=-1)
+    return lambda images: [tf.gather(part, table.lookup(_fingerprints(images))) for part in answers]
+
+
+def _fingerprints(images: tf.Tensor) -> tf.Tensor:
+    """Return int64 ``(batch_size,)``, which differ where images do."""
+    return tf.bitcast(tf.fingerprint(images), tf.int64)
 
 
 def _features(model: keras.Model) -> keras.KerasTensor:

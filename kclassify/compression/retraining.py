@@ -52,7 +52,8 @@ class Retraining:
         """Return the session of it: of `network`, or of a new one of the configuration."""
         around = None
         if self.teacher is not None:
-            around = partial(around_student, teacher=self.teacher, lesson=self.lesson)
+            seen = parent.source.splits["train"] if self.config.augmentation == "none" else None
+            around = partial(around_student, teacher=self.teacher, lesson=self.lesson, seen=seen)
         start = Start(network, around=around, begin=self.begin, **form)
         return build_session(parent.source, self.config, start=start)
 

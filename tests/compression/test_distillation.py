@@ -28,7 +28,7 @@ def source(tiny_arrays):
 
 
 def compiled(student, teacher, lesson):
-    model = around_student(student, teacher, lesson)
+    model = around_student(student, teacher=teacher, lesson=lesson)
     model.compile(keras.optimizers.Adam(0.01), ClassifierLoss(), metrics=["accuracy"])
     return model
 
@@ -76,7 +76,9 @@ def test_validation_is_on_the_labels_alone(source):
     student = network()
     model = compiled(student, network(filters=8), Lesson())
     found = model.evaluate(images, labels, verbose=0, return_dict=True)
-    assert found["loss"] == pytest.approx(float(ClassifierLoss()(labels, student(images))), rel=1e-5)
+    assert found["loss"] == pytest.approx(
+        float(ClassifierLoss()(labels, student(images))), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("match", ["logits", "features"])
@@ -86,7 +88,9 @@ def test_a_student_becomes_like_its_teacher_and_the_teacher_stays_as_it_was(sour
     teacher.get_layer("logits").kernel.assign(10 * teacher.get_layer("logits").kernel.numpy())
     before = [w.copy() for w in teacher.get_weights()]
     form = training_form(student)
-    model = compiled(form, load_teacher_of(teacher), Lesson(temperature=1.0, weight=1.0, match=match))
+    model = compiled(
+        form, load_teacher_of(teacher), Lesson(temperature=1.0, weight=1.0, match=match)
+    )
     first = kl(teacher(images), form(images), 1.0)
     model.fit(images, labels, epochs=25, batch_size=20, verbose=0)
     assert kl(teacher(images), form(images), 1.0) < 0.5 * first
@@ -99,6 +103,22 @@ def test_a_student_becomes_like_its_teacher_and_the_teacher_stays_as_it_was(sour
 def load_teacher_of(model):
     model.trainable = False
     return model
+
+
+@pytest.mark.parametrize("match", ["logits", "features"])
+def test_a_teacher_of_unchanged_images_is_asked_once(source, match):
+    images, labels = source.splits["train"].images, source.splits["train"].labels
+    lesson, teacher = Lesson(match=match), network(filters=8)
+    losses = []
+    for seen in (None, source.splits["train"]):
+        keras.utils.set_random_seed(0)
+        model = around_student(network(), teacher=teacher, lesson=lesson, seen=seen)
+        if seen is not None:
+            # Whoever is asked now has nothing to say.
+            teacher.set_weights([0 * w for w in teacher.get_weights()])
+        model.compile(keras.optimizers.Adam(0.01), ClassifierLoss())
+        losses.append(model.fit(images, labels, batch_size=20, verbose=0, shuffle=False))
+    np.testing.assert_allclose(*(one.history["loss"] for one in losses), rtol=1e-5)
 
 
 def test_several_teachers_speak_with_one_voice(source, tmp_path):
@@ -154,7 +174,7 @@ def test_features_need_one_last_layer(source, tmp_path):
         network().save(tmp_path / f"{place}.keras")
     both = load_teacher([tmp_path / "0.keras", tmp_path / "1.keras"], source)
     with pytest.raises(InputError, match="`match` must be 'logits'"):
-        around_student(training_form(network()), both, Lesson(match="features"))
+        around_student(training_form(network()), teacher=both, lesson=Lesson(match="features"))
 
 
 def test_compress_distills_into_another_network(tiny_arrays, tiny_options, tiny_run):

@@ -21,6 +21,7 @@ from kclassify.models.registry import build_model
 from kclassify.training.schedules import WarmUpThenShape
 
 import keras  # isort: skip
+import itertools
 
 
 @pytest.fixture
@@ -49,7 +50,9 @@ def test_as_many_weights_become_zero_as_was_asked_for(model, train, criterion, s
 def test_magnitude_keeps_the_largest_and_its_control_the_smallest(model, train):
     values = np.concatenate([np.abs(kernel.numpy()).ravel() for kernel in kernels(model)])
     for criterion, better in (("magnitude", np.greater_equal), ("largest", np.less_equal)):
-        masks = masks_of(scorer(criterion, seed=0, train=train)(model), sparsity=0.5, scope="global")
+        masks = masks_of(
+            scorer(criterion, seed=0, train=train)(model), sparsity=0.5, scope="global"
+        )
         kept = np.concatenate([mask.ravel() for mask in masks])
         edge = values[kept].min() if criterion == "magnitude" else values[kept].max()
         assert better(edge, values[~kept]).all()
@@ -126,7 +129,7 @@ def test_the_sparsity_rises_by_the_cubic_schedule_and_what_has_gone_stays_away(m
         done = min(UPDATES, int(step / (REACHED * 30) * UPDATES)) / UPDATES
         expected.append(0.9 * (1 - (1 - done) ** 3))
     np.testing.assert_allclose(shares, expected, atol=0.01)
-    for before, after in zip(seen, seen[1:], strict=False):
+    for before, after in itertools.pairwise(seen):
         assert after[before].all()
 
 

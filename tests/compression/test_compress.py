@@ -1,0 +1,268 @@
+"""The whole way of each technique: a run that comes of a run, measured, compared, reported."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import kclassify
+from kclassify.checks import InputError
+from kclassify.compression.measuring import least_drop
+from kclassify.compression.parent import open_parent
+from kclassify.compression.pruning import sparsity_of
+from kclassify.compression.techniques import TECHNIQUES
+from kclassify.models.weights import weights_hash
+from kclassify.runs import Run
+
+import keras  # isort: skip
+
+# What each technique needs to be quick, and whether it can be had without an optional package.
+QUICK = {
+    "prune": {"sparsity": 0.5, "epochs": 1},
+    "prune_filters": {"macs": 0.7, "epochs": 1},
+    "low_rank": {"energy": 0.5, "epochs": 1},
+    "distill": {"filters": 2, "epochs": 1},
+    "clip": {"shares": [0.9]},
+    "quantize": {"scheme": "litert_dynamic"},
+}
+NEEDS = {"quantize": "ai_edge_litert"}
+
+
+@pytest.fixture(autouse=True)
+def no_measuring(monkeypatch):
+    """Leave out the process that measures speed: seconds each time, and tested on its own."""
+    rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
+    monkeypatch.setattr("kclassify.compression.measuring.measure_in_child",
+                        lambda *_: {"rows": rows})  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory, tiny_arrays, tiny_options):
+    """A run with a dense layer, so that every technique has something to work on."""
+    path = tmp_path_factory.mktemp("runs") / "parent"
+    options = {**tiny_options, "epochs": 3, "dense_units": 8, "filters": 8, "depth": 2}
+    run = kclassify.fit(tiny_arrays, run_dir=path, **options)
+    kclassify.evaluate(run, verbose=False)
+    return run
+
+
+def made(parent, technique, **change):
+    if technique in NEEDS:
+        pytest.importorskip(NEEDS[technique])
+    options = {**QUICK[technique], **change}
+    return kclassify.compress(
+        parent, technique=technique, run_dir="small", verbose=False, **options
+    )
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_every_technique_makes_a_run_as_any_other(parent, technique):
+    before = {path.name: path.stat().st_mtime_ns for path in parent.path.iterdir()}
+    found = made(parent, technique)
+    run = Run.open("small")
+    assert run.config["compression"]["technique"] == technique
+    assert run.config["compression"]["parent"]["run"] == str(parent)
+    assert run.config["compression"]["parent"]["weights_sha256"] == parent.summary["weights_sha256"]
+    assert found.table["run"].tolist() == ["parent", "small"]
+    assert found.comparison.pairs["a"].tolist() == ["parent"]
+    html = run.report_file.read_text()
+    assert "The trade-off" in html
+    assert "kclassify compress" in html
+    assert (kclassify.load(run).probabilities(np.zeros((2, 8, 8, 3), np.uint8)).sum(axis=1)
+            == pytest.approx(1, abs=1e-3))  # fmt: skip
+    # Nothing of the parent's was changed.
+    assert before == {path.name: path.stat().st_mtime_ns for path in parent.path.iterdir()}
+
+
+@pytest.mark.parametrize("technique", TECHNIQUES)
+def test_the_same_call_again_finds_it_finished(parent, technique, capsys):
+    first = made(parent, technique)
+    again = kclassify.compress(parent, technique=technique, run_dir="small", **QUICK[technique])
+    assert "finished before" in capsys.readouterr().out
+    assert first.run.summary == again.run.summary
+    with pytest.raises(InputError, match="`run_dir` must hold a run of the same configuration"):
+        made(parent, technique, epochs=2)
+
+
+@pytest.mark.parametrize("technique", [name for name in TECHNIQUES if name not in NEEDS])
+def test_what_is_saved_is_of_keras_own_layers_and_exported_like_any_other(parent, technique):
+    run = made(parent, technique).run
+    model = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
+    assert weights_hash(model) == run.summary["weights_sha256"]
+    assert kclassify.export(run).name == "1"
+
+
+def test_pruned_weights_are_zero_in_what_is_saved(parent):
+    for place, options in enumerate(({"ramp": "cubic"}, {"ramp": "one_shot"}, {"epochs": 0})):
+        found = kclassify.compress(
+            parent, technique="prune", sparsity=0.75, run_dir=f"s{place}", verbose=False,
+            **{"epochs": 2, **options},
+        )  # fmt: skip
+        model = keras.saving.load_model(found.run.model_file, compile=False)
+        assert sparsity_of(model) == pytest.approx(0.75, abs=0.01)
+        assert found.run.summary["epochs_trained"] == (0 if options.get("epochs") == 0 else 2)
+
+
+def test_an_epoch_that_was_not_sparse_enough_is_not_the_best(parent):
+    run = made(parent, "prune", sparsity=0.9, epochs=4).run
+    assert run.history["sparsity"].iloc[-1] == pytest.approx(0.9, abs=0.01)
+    assert run.history["sparsity"].iloc[0] < 0.9
+    assert run.history["sparsity"][run.summary["best_epoch"] - 1] == run.history["sparsity"].max()
+
+
+def test_pruned_filters_are_fewer_parameters_and_fewer_operations(parent):
+    summary = made(parent, "prune_filters", macs=0.5).run.summary
+    assert summary["macs"] <= 0.5 * parent.summary["macs"]
+    assert summary["parameters"] < parent.summary["parameters"]
+
+
+def test_the_learning_rate_goes_on_where_the_parent_had_it(parent):
+    run = made(parent, "prune", epochs=1).run
+    # One epoch of three, of which a fifth was the rise: the shape is at 7 / 12.
+    assert run.config["compression"]["begin"] == pytest.approx((2 / 3 - 0.2) / 0.8, abs=1e-5)
+    highest = parent.config["config"]["learning_rate"]
+    assert 0 <= run.history["learning_rate"].iloc[-1] < 0.5 * highest
+
+
+def test_a_training_that_was_stopped_ends_with_the_same_weights(parent):
+    whole = kclassify.compress(
+        parent, technique="prune", sparsity=0.8, epochs=3, run_dir="whole", verbose=False
+    ).run
+    stop = _StopAfter(7)
+    with pytest.raises(KeyboardInterrupt):
+        _prune_with(parent, stop)
+    assert Run("cut").checkpoints_dir.is_dir()
+    assert not Run("cut").complete
+    run = kclassify.compress(
+        parent, technique="prune", sparsity=0.8, epochs=3, run_dir="cut", verbose=False
+    ).run
+    assert run.summary["weights_sha256"] == whole.summary["weights_sha256"]
+
+
+class _StopAfter(keras.callbacks.Callback):
+    def __init__(self, steps):
+        super().__init__()
+        self.steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(self.model.optimizer.iterations) == self.steps:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _prune_with(parent, callback):
+    """Make the same call, which Ctrl-C reaches in its seventh step."""
+    from kclassify.training import place
+
+    train = place.train
+
+    def stopped(*arguments, callbacks, **options):
+        return train(*arguments, callbacks=[*callbacks, callback], **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, "train", stopped)
+        kclassify.compress(
+            parent, technique="prune", sparsity=0.8, epochs=3, run_dir="cut", verbose=False
+        )
+
+
+def test_a_search_keeps_the_smallest_that_passes(parent, monkeypatch):
+    monkeypatch.setattr("kclassify.compression.compress.FILES", ())
+    monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7, 0.5))
+    found = kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1, verbose=False)
+    assert {path.name for path in found.run.path.parent.iterdir()} >= {"filters-70", "filters-50"}
+    assert found.run.path.name == found.table.set_index("run")["megabytes"].idxmin()
+    assert found.table["passes"].all()
+    # Only the one that was taken has seen the test images.
+    others = [Run(path) for path in found.run.path.parent.iterdir() if path != found.run.path]
+    assert found.run.predictions_file("test").is_file()
+    assert not [run for run in others if run.predictions_file("test").is_file()]
+
+
+def test_a_budget_that_nothing_meets_names_the_nearest(parent, monkeypatch):
+    monkeypatch.setattr("kclassify.compression.compress.FILES", ())
+    monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.2,))
+    images = len(open_parent(parent, data=None, verbose=False).source.splits["validation"])
+    budget = least_drop(images) + 1e-6
+    monkeypatch.setattr("kclassify.compression.measuring.Judged.passes", False)
+    with pytest.raises(InputError, match=r"(?s)Nearest:\nfilters-20: .* points"):
+        kclassify.compress(parent, max_drop=budget, run_dir="all", epochs=1, verbose=False)
+    assert Run("all/filters-20").complete
+
+
+def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(parent):
+    with pytest.raises(InputError, match=r"`max_drop` must be at least 0\.\d+ for \d+ validation"):
+        kclassify.compress(parent, max_drop=0.001, run_dir="all", verbose=False)
+    assert not os.path.exists("all")
+
+
+@pytest.mark.parametrize(
+    ("technique", "options", "words"),
+    [
+        ("prun", {}, "`technique` must be one of .* Did you mean 'prune'"),
+        ("prune", {"sparsity": 1.0}, "`sparsity` must be"),
+        ("prune", {"sparsety": 0.5}, "`sparsety` must be an option of the technique.*'sparsity'"),
+        ("prune", {"epochs": -1}, "`epochs` must be a whole number of at least 0"),
+        ("prune", {"teacher": "none"}, "`run` must be a run folder"),
+        ("prune_filters", {"macs": 0}, "`macs` must be"),
+        ("prune_filters", {"criterion": "l3"}, "`criterion` must be one of"),
+        ("low_rank", {"energy": 2.0}, "`energy` must be"),
+        ("distill", {"model": "resnt"}, "Did you mean 'resnet'"),
+        ("distill", {"depth": 2, "weight": 2}, "`weight` must be"),
+        ("clip", {"shares": [2]}, "`shares` must be numbers between 0 and 1"),
+        ("quantize", {"scheme": "int8"}, "`scheme` must be one of"),
+        ("quantize", {"scheme": "litert_int8", "images": 0}, "`images` must be"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_before_any_work(parent, technique, options, words):
+    if options.get("scheme", "").startswith("litert"):
+        pytest.importorskip("ai_edge_litert")
+    with pytest.raises(InputError, match=words):
+        kclassify.compress(parent, technique=technique, run_dir="small", verbose=False, **options)
+    assert not os.path.exists("small")
+
+
+@pytest.mark.parametrize("max_drop", [0, 1.0, -0.1, "much"])
+def test_a_drop_that_is_none_is_named(parent, max_drop):
+    with pytest.raises(InputError, match="`max_drop` must be a share between 0 and 1"):
+        kclassify.compress(parent, max_drop=max_drop, verbose=False)
+
+
+def test_a_parent_evaluated_on_views_is_refused(parent, tiny_arrays):
+    shutil.copytree(parent.path, "views")
+    kclassify.evaluate("views", tta="flip", data=tiny_arrays, verbose=False)
+    with pytest.raises(InputError, match="without test-time augmentation"):
+        kclassify.compress("views", technique="prune", data=tiny_arrays, verbose=False)
+
+
+def test_a_run_that_was_made_in_another_process_needs_its_data(parent, tiny_arrays):
+    with pytest.raises(InputError, match="`data` must be given"):
+        kclassify.compress(str(parent), technique="prune", verbose=False)
+    images, labels = tiny_arrays
+    with pytest.raises(InputError, match="`data` must be what"):
+        kclassify.compress(
+            str(parent), technique="prune", data=(images[::-1], labels), verbose=False
+        )
+
+
+def test_verify_run_says_that_it_came_of_another(parent):
+    run = made(parent, "prune").run
+    with pytest.raises(InputError, match="which came of another"):
+        kclassify.verify_run(run)
+
+
+def test_the_command_prints_the_trade_off_and_what_is_next(tmp_path):
+    """Through the command line, with the process that measures."""
+    kclassify.fit("digits", epochs=1, run_dir="run", verbose=False)
+    command = [sys.executable, "-m", "kclassify", "compress", "run", "--technique", "prune",
+               "--sparsity", "0.5", "--epochs", "0"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "images_per_second" in done.stdout
+    assert "next: kclassify export run-prune-50" in done.stdout
+    wrong = subprocess.run([*command, "--sparsity", "1"], capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "Traceback" not in wrong.stderr
