@@ -83,6 +83,11 @@ def _pairs(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.layers.Batch
             yield before, operation
 
 
+def graph_of(model: keras.Model) -> dict[str, list[str]]:
+    """Return the names of the operations that each operation of a functional model reads."""
+    return _graph(model.get_config())[0]
+
+
 def _graph(config: dict[str, Any]) -> tuple[dict[str, list[str]], Counter[str]]:
     """Return what each operation reads, by name, and how often each is read."""
     sources = {layer["name"]: list(_tensors(layer["inbound_nodes"])) for layer in config["layers"]}

@@ -1,0 +1,425 @@
+"""Whole channels out of a network: what is left is a smaller network, and a faster one.
+
+Which channels stand or fall together is read from the graph. Each channel of each tensor has a
+number; what is added to one another is united, so that a residual stream, and all that writes to
+it, is one group.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.checks import InputError, check_choice, check_number
+from kclassify.models.folding import graph_of
+
+runtime.prepare()
+
+import keras  # noqa: E402
+
+CRITERIA = ("l1", "l2", "batch_norm", "random")
+# Convolutions are quickest on whole vectors of 8 numbers.
+MULTIPLE = 8
+
+# What a channel goes through as it is, whatever the others are.
+PASSING = (
+    keras.layers.InputLayer, keras.layers.Rescaling, keras.layers.Activation, keras.layers.ReLU,
+    keras.layers.LeakyReLU, keras.layers.ELU, keras.layers.Dropout, keras.layers.SpatialDropout2D,
+    keras.layers.GaussianNoise, keras.layers.GaussianDropout, keras.layers.MaxPooling2D,
+    keras.layers.AveragePooling2D, keras.layers.GlobalMaxPooling2D, keras.layers.Identity,
+    keras.layers.GlobalAveragePooling2D, keras.layers.ZeroPadding2D, keras.layers.Cropping2D,
+    keras.layers.UpSampling2D, keras.layers.BatchNormalization, keras.layers.DepthwiseConv2D,
+)  # fmt: skip
+# Whose answer for one channel depends on the others: none of theirs may go.
+TOGETHER = (keras.layers.LayerNormalization, keras.layers.GroupNormalization,
+            keras.layers.Normalization)  # fmt: skip
+UNITING = (keras.layers.Add, keras.layers.Multiply, keras.layers.Average, keras.layers.Maximum,
+           keras.layers.Subtract)  # fmt: skip
+PRODUCING = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.Dense)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that may go, with all the layers that they go from.
+
+    Attributes:
+        producers: the names of the layers that make them.
+        channels: the numbers of the channels, by which a `Channels` knows them.
+        places: for each producer, which of `channels` each of its outputs is; -1 is none of them.
+    """
+
+    producers: tuple[str, ...]
+    channels: np.ndarray
+    places: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.channels)
+
+
+@dataclass
+class Channels:
+    """The channels of all the tensors of a network, by number.
+
+    Attributes:
+        model: the network.
+        inputs: by layer, the numbers of what it reads; of several tensors, of the first.
+        outputs: by layer, the numbers of what it makes.
+        same: for each number, one that it was united with, or itself.
+        pinned: numbers that have to stay.
+    """
+
+    model: keras.Model
+    inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    same: list[int] = field(default_factory=list)
+    pinned: set[int] = field(default_factory=set)
+
+    def new(self, count: int) -> np.ndarray:
+        """Return the numbers of as many new channels."""
+        first = len(self.same)
+        self.same += range(first, first + count)
+        return np.arange(first, first + count)
+
+    def root(self, number: int) -> int:
+        """Return the number that stands for all that were united with it."""
+        while self.same[number] != number:
+            number = self.same[number]
+        return number
+
+    def roots(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the roots of several."""
+        return np.array([self.root(number) for number in numbers], int)
+
+    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Have the channels of two tensors stand or fall together."""
+        for one, other in zip(*np.broadcast_arrays(a, b), strict=True):
+            self.same[self.root(one)] = self.root(other)
+
+    def pin(self, numbers: np.ndarray) -> None:
+        """Have channels stay."""
+        self.pinned.update(int(number) for number in numbers)
+
+
+def channels_of(model: keras.Model) -> Channels:
+    """Number the channels of a network.
+
+    Raises:
+        InputError: a layer is not understood; the sentence names it.
+    """
+    found, sources = Channels(model), graph_of(model)
+    layers = {operation.name: operation for operation in model.operations}
+    _check_understood(model, layers)
+    for name in _in_order(sources):
+        tensors = [found.outputs[source] for source in sources[name]]
+        if tensors:
+            found.inputs[name] = tensors[0]
+        found.outputs[name] = _out(found, layers[name], tensors)
+    for tensor in keras.tree.flatten(model.outputs):
+        found.pin(found.outputs[tensor._keras_history.operation.name])
+    return found
+
+
+def _check_understood(model: keras.Model, layers: Mapping[str, Any]) -> None:
+    known = (*PASSING, *TOGETHER, *UNITING, *PRODUCING, keras.layers.Flatten,
+             keras.layers.Concatenate)  # fmt: skip
+    strange = [f"{name!r} ({type(layer).__name__})" for name, layer in layers.items()
+               if type(layer) not in known or _unusual(layer)]  # fmt: skip
+    if strange:
+        raise InputError(
+            f"`technique` must be one that the model can take. Received: 'prune_filters' for "
+            f"{model.name!r}, in which it is not known how channels go through "
+            f"{', '.join(strange[:4])}{' and others' if len(strange) > 4 else ''}. "
+            "Choose 'prune' or 'quantize'."
+        )
+
+
+def _unusual(layer: Any) -> bool:
+    """Tell whether a layer counts its channels in a way of its own."""
+    first = getattr(layer, "data_format", "channels_last") == "channels_first"
+    axis = getattr(layer, "axis", -1)
+    rank = len(layer.output.shape)
+    other_axis = isinstance(axis, int) and axis not in (-1, rank - 1)
+    counted = isinstance(layer, (keras.layers.Concatenate, keras.layers.BatchNormalization))
+    grouped = getattr(layer, "groups", 1) != 1 and isinstance(layer, keras.layers.Conv2D)
+    return first or grouped or (counted and other_axis)
+
+
+def _in_order(sources: Mapping[str, list[str]]) -> list[str]:
+    """Return the names so that each comes after what it reads."""
+    ordered: dict[str, None] = {}
+    left = dict(sources)
+    while left:
+        ready = [name for name, reads in left.items() if all(read in ordered for read in reads)]
+        ordered |= dict.fromkeys(ready)
+        left = {name: reads for name, reads in left.items() if name not in ordered}
+    return list(ordered)
+
+
+def _out(found: Channels, layer: Any, tensors: list[np.ndarray]) -> np.ndarray:
+    """Return the numbers of what a layer makes of some tensors."""
+    count = layer.output.shape[-1]
+    if isinstance(layer, PRODUCING):
+        return _made(found, layer, count)
+    if not tensors:
+        made = found.new(count)
+        found.pin(made)
+        return made
+    if isinstance(layer, keras.layers.Concatenate):
+        return np.concatenate(tensors)
+    if isinstance(layer, UNITING):
+        for other in tensors[1:]:
+            found.unite(tensors[0], other)
+        return max(tensors, key=len)
+    if isinstance(layer, keras.layers.Flatten):
+        return np.tile(tensors[0], count // len(tensors[0]))
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return np.repeat(tensors[0], layer.depth_multiplier)
+    if isinstance(layer, TOGETHER):
+        found.pin(tensors[0])
+    return tensors[0]
+
+
+def _made(found: Channels, layer: keras.Layer, count: int) -> np.ndarray:
+    made = found.new(count)
+    # What is not trained was set on purpose, such as a whitening layer.
+    if not layer.trainable:
+        found.pin(made)
+    return made
+
+
+def channel_groups(channels: Channels) -> list[Group]:
+    """Return the groups of channels that may go, each of at least two.
+
+    Example:
+        >>> from kclassify.compression.channels import channel_groups, channels_of
+        >>> from kclassify.models.registry import build_model
+        >>> model = build_model("resnet", input_shape=(32, 32, 3), num_classes=10, depth=8)
+        >>> [len(group.producers) for group in channel_groups(channels_of(model))]
+        [2, 1, 2, 1, 2, 1]
+    """
+    pinned = {channels.root(number) for number in channels.pinned}
+    makers = [layer.name for layer in channels.model.layers if isinstance(layer, PRODUCING)]
+    made = {name: channels.roots(channels.outputs[name]) for name in makers}
+    groups: list[tuple[list[str], set[int]]] = []
+    for name, roots in made.items():
+        names, numbers = [name], set(roots.tolist()) - pinned
+        if not numbers:
+            continue
+        for other in [group for group in groups if group[1] & numbers]:
+            groups.remove(other)
+            names, numbers = other[0] + names, other[1] | numbers
+        groups.append((names, numbers))
+    order = list(made)
+    groups.sort(key=lambda group: order.index(group[0][0]))
+    return [_group(names, numbers, made) for names, numbers in groups if len(numbers) > 1]
+
+
+def _group(names: list[str], numbers: set[int], made: Mapping[str, np.ndarray]) -> Group:
+    channels = np.array(sorted(numbers))
+    index = {number: place for place, number in enumerate(channels.tolist())}
+    places = tuple(np.array([index.get(int(root), -1) for root in made[name]]) for name in names)
+    return Group(tuple(names), channels, places)
+
+
+def channel_scores(
+    channels: Channels, group: Group, *, criterion: str, seed: int = 0
+) -> np.ndarray:
+    """Return how much each channel of a group matters, ``(channels,)``: the lowest go first.
+
+    Args:
+        channels: of the network.
+        group: one of `channel_groups`.
+        criterion: ``"l1"`` or ``"l2"``, the norm of the filters that make it, summed over the
+            layers that write to it (Li et al. 2017, there of one layer); ``"batch_norm"``, the
+            absolute scale of the batch normalizations behind them; ``"random"``.
+        seed: of the random scores.
+
+    Raises:
+        InputError: there is no scale to go by.
+    """
+    check_choice("criterion", criterion, CRITERIA)
+    scores = np.zeros(len(group))
+    if criterion == "random":
+        return np.random.default_rng((seed, int(group.channels[0]))).random(len(group))
+    for name, places in zip(group.producers, group.places, strict=True):
+        values = _of_producer(channels, name, criterion)
+        np.add.at(scores, places[places >= 0], values[places >= 0])
+    return scores
+
+
+def _of_producer(channels: Channels, name: str, criterion: str) -> np.ndarray:
+    layer = channels.model.get_layer(name)
+    if criterion == "batch_norm":
+        return np.abs(_scale_behind(channels, name))
+    kernel = layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel
+    filters = kernel.numpy().reshape(-1, kernel.shape[-1])
+    return np.linalg.norm(filters, ord=1 if criterion == "l1" else 2, axis=0)
+
+
+def _scale_behind(channels: Channels, name: str) -> np.ndarray:
+    made = channels.outputs[name]
+    for layer in channels.model.layers:
+        norm = isinstance(layer, keras.layers.BatchNormalization) and layer.gamma is not None
+        if norm and np.array_equal(channels.inputs[layer.name], made):
+            return layer.gamma.numpy()
+    raise InputError(
+        f"`criterion` must be one that the model has. Received: 'batch_norm', and there is no "
+        f"batch normalization with a scale behind {name!r}. Choose 'l1' or 'l2'."
+    )
+
+
+def without_channels(channels: Channels, gone: np.ndarray) -> keras.Model:
+    """Return the network that is left without some channels, with the weights that are left.
+
+    Args:
+        channels: of the network, which is left as it is.
+        gone: numbers, as the groups have them.
+
+    Example:
+        >>> from kclassify.compression.channels import (
+        ...     channel_groups, channels_of, without_channels)
+        >>> from kclassify.models.registry import build_model
+        >>> channels = channels_of(build_model("lenet", input_shape=(32, 32, 3), num_classes=10))
+        >>> first = channel_groups(channels)[0]
+        >>> without_channels(channels, first.channels[:2]).layers[2].filters
+        4
+    """
+    stays = _staying(channels, gone)
+
+    def copied(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer):
+            return layer
+        return type(layer).from_config(layer.get_config() | _width(layer, stays))
+
+    copy = keras.models.clone_model(channels.model, clone_function=copied)
+    for layer in channels.model.layers:
+        copy.get_layer(layer.name).set_weights(_left(layer, stays))
+    return copy
+
+
+@dataclass(frozen=True)
+class Staying:
+    """Which channels stay: bool arrays of what each layer reads and makes, by its name."""
+
+    read: dict[str, np.ndarray]
+    made: dict[str, np.ndarray]
+
+
+def _staying(channels: Channels, gone: np.ndarray) -> Staying:
+    lost = np.asarray(gone, int)
+
+    def of(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: ~np.isin(channels.roots(numbers), lost) for name, numbers in tensors.items()}
+
+    return Staying(of(channels.inputs), of(channels.outputs))
+
+
+def _width(layer: keras.Layer, stays: Staying) -> dict[str, int]:
+    count = int(stays.made[layer.name].sum())
+    if isinstance(layer, keras.layers.Dense):
+        return {"units": count}
+    return {"filters": count} if isinstance(layer, PRODUCING) else {}
+
+
+def _left(layer: keras.Layer, stays: Staying) -> list[np.ndarray]:
+    """Return the weights of a layer that are left."""
+    weights = layer.get_weights()
+    if not weights:
+        return weights
+    read, made = stays.read[layer.name], stays.made[layer.name]
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        depth, point, *bias = weights
+        between = np.repeat(read, layer.depth_multiplier)
+        return [depth[:, :, read], point[:, :, between][..., made], *(b[made] for b in bias)]
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return [weights[0][:, :, read], *(bias[made] for bias in weights[1:])]
+    if isinstance(layer, PRODUCING):
+        kernel = weights[0][..., read, :][..., made]
+        return [kernel, *(bias[made] for bias in weights[1:])]
+    # Of a normalization, a number a channel.
+    return [weight[read] if weight.ndim else weight for weight in weights]
+
+
+def narrowed(
+    model: keras.Model, *, macs: float = 0.5, criterion: str = "l1", seed: int = 0
+) -> keras.Model:
+    """Return the network with the same share of each group of channels, the least of them gone.
+
+    Args:
+        model: a functional model; it is left as it is.
+        macs: the most multiply-accumulates that are left, as a share, in (0, 1).
+        criterion: which channels go, see `channel_scores`.
+        seed: of random scores.
+
+    Returns:
+        A functional model of Keras's own layers; groups of 16 and more keep a multiple of 8.
+
+    Raises:
+        InputError: a layer is not understood, or so many multiply-accumulates cannot go.
+
+    Example:
+        >>> from kclassify.compression.channels import narrowed
+        >>> from kclassify.models.cost import count_macs
+        >>> from kclassify.models.registry import build_model
+        >>> model = build_model("resnet", input_shape=(32, 32, 3), num_classes=10, depth=8)
+        >>> round(count_macs(narrowed(model, macs=0.5)) / count_macs(model), 1) <= 0.5
+        True
+    """
+    ok = isinstance(macs, float) and 0 < macs < 1
+    check_number("macs", macs, expected="a share above 0 and below 1", ok=ok)
+    channels = channels_of(model)
+    groups = channel_groups(channels)
+    orders = [np.argsort(channel_scores(channels, group, criterion=criterion, seed=seed),
+                         kind="stable") for group in groups]  # fmt: skip
+
+    def gone(share: float) -> np.ndarray:
+        parts = [group.channels[order[: len(group) - _count(len(group), share)]]
+                 for group, order in zip(groups, orders, strict=True)]  # fmt: skip
+        return np.concatenate(parts) if parts else np.zeros(0, int)
+
+    share = _widest(lambda share: macs_left(channels, gone(share)), macs, model)
+    return without_channels(channels, gone(share))
+
+
+def _count(channels: int, share: float) -> int:
+    """Return how many of a group stay."""
+    step = MULTIPLE if channels >= 2 * MULTIPLE else 1
+    return min(channels, max(step, step * round(share * channels / step)))
+
+
+def _widest(left: Callable[[float], float], macs: float, model: keras.Model) -> float:
+    """Return the largest share of the channels that leaves no more than `macs`."""
+    shares = np.linspace(1.0, 0.0, 257)
+    found = next((float(share) for share in shares if left(share) <= macs), None)
+    if found is None:
+        raise InputError(
+            f"`macs` must be a share that pruning can leave. Received: macs={macs!r}, and with "
+            f"the fewest channels {model.name!r} has {left(0.0):.3f} of its own. "
+            "Give a higher one."
+        )
+    return found
+
+
+def macs_left(channels: Channels, gone: np.ndarray) -> float:
+    """Return the share of the multiply-accumulates that is left without some channels."""
+    stays, whole = _staying(channels, gone), _staying(channels, np.zeros(0, int))
+    layers = channels.model.layers
+    before = sum(_macs(layer, whole) for layer in layers)
+    return sum(_macs(layer, stays) for layer in layers) / before
+
+
+def _macs(layer: keras.Layer, stays: Staying) -> int:
+    if not isinstance(layer, (*PRODUCING, keras.layers.DepthwiseConv2D)):
+        return 0
+    positions = math.prod(layer.output.shape[1:-1])
+    area = math.prod(getattr(layer, "kernel_size", (1,)))
+    read, made = int(stays.read[layer.name].sum()), int(stays.made[layer.name].sum())
+    if isinstance(layer, keras.layers.DepthwiseConv2D):
+        return positions * area * made
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        between = read * layer.depth_multiplier
+        return positions * (area * between + between * made)
+    return positions * area * read * made
