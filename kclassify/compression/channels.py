@@ -197,8 +197,8 @@ def channel_groups(channels: Channels) -> list[Group]:
         >>> from kclassify.compression.channels import channel_groups, channels_of
         >>> from kclassify.models.registry import build_model
         >>> model = build_model("resnet", input_shape=(32, 32, 3), num_classes=10, depth=8)
-        >>> [len(group.producers) for group in channel_groups(channels_of(model))]
-        [2, 1, 2, 1, 2, 1]
+        >>> sorted(len(group.producers) for group in channel_groups(channels_of(model)))
+        [1, 1, 1, 2, 2, 2]
     """
     pinned = {channels.root(number) for number in channels.pinned}
     makers = [layer.name for layer in channels.model.layers if isinstance(layer, PRODUCING)]

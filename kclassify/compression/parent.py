@@ -62,7 +62,7 @@ class Parent:
     def facts(self, config: FitConfig, compression: dict[str, Any]) -> dict[str, Any]:
         """Return what makes a run that comes of this one what it is."""
         manifest = self.run.config
-        facts = run_facts(manifest["reference"], manifest["preset"], config, self.source)
+        facts = run_facts(self.source, manifest["preset"], config, self.source)
         parent = {"run": str(self.run), "weights_sha256": self.run.summary["weights_sha256"]}
         return {
             **facts,

@@ -50,7 +50,7 @@ def write_run(
         began = time.perf_counter()
         right = _written(parent, network, file, own["scheme"], images)
         drop = float(parent.right_on_validation(parent.network).mean() - right.mean())
-        if drop > own["max_drop"] and own["scheme"] in TRAINABLE:
+        if own["scheme"] in TRAINABLE and loses_too_much(drop, own["max_drop"]):
             place.tell(f"note      {100 * drop:.2f} points are lost: training with rounding")
             network = _trained_for_it(parent, how, own, place)
             right = _written(parent, network, file, own["scheme"], images)
@@ -60,6 +60,11 @@ def write_run(
         f"validation accuracy {right.mean():.4f}, kept in {place.run} "
         f"({time.perf_counter() - began:.0f} s)"
     )
+
+
+def loses_too_much(drop: float, max_drop: float) -> bool:
+    """Tell whether a training is worth it."""
+    return drop > max_drop
 
 
 def _representative(parent: Parent, count: int) -> np.ndarray:

@@ -1,0 +1,116 @@
+"""Training that computes as 8-bit integers will: kernels and activations are rounded on the way."""
+
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+
+runtime.prepare()
+
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from kclassify.models.folding import FOLDABLE  # noqa: E402
+
+# Whose outputs an integer network rounds; poolings pass on what they get.
+ROUNDED = (*FOLDABLE, keras.layers.Add, keras.layers.Activation, keras.layers.ReLU,
+           keras.layers.Rescaling)  # fmt: skip
+
+
+def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
+    """Return a copy of a network whose kernels and activations are rounded as in 8 bits.
+
+    Gradients pass the rounding as if it were not there, within the range (Jacob et al. 2018). The
+    ranges of activations are fixed, those of kernels follow the weights.
+
+    Args:
+        model: a functional model without batch normalization, see `fold_batch_norm`.
+        images: uint8, of the training split, whose activations say the ranges.
+
+    Returns:
+        A model of Keras's own layers that call otherwise, with the same weights in the same order:
+        `set_weights` brings them back.
+
+    Example:
+        >>> import numpy as np
+        >>> from kclassify.compression.quantized_training import quantized_form
+        >>> from kclassify.models.registry import build_model
+        >>> model = build_model("lenet", input_shape=(16, 16, 1), num_classes=2)
+        >>> form = quantized_form(model, images=np.zeros((2, 16, 16, 1), np.uint8))
+        >>> [w.shape for w in form.get_weights()] == [w.shape for w in model.get_weights()]
+        True
+    """
+    ranges = _ranges(model, images)
+
+    def copied(layer: Any) -> Any:
+        if not isinstance(layer, keras.Layer) or isinstance(layer, keras.Model):
+            return layer
+        copy = type(layer).from_config(layer.get_config())
+        if layer.name in ranges:
+            _round_outputs(copy, *ranges[layer.name])
+        if isinstance(layer, FOLDABLE):
+            _round_kernel(copy)
+        return copy
+
+    form = keras.models.clone_model(model, clone_function=copied)
+    form.set_weights(model.get_weights())
+    return form
+
+
+def _ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Return the extremes of the outputs that are rounded, by layer."""
+    layers = [layer for layer in model.layers if isinstance(layer, ROUNDED)]
+    outputs = keras.Model(model.input, [layer.output for layer in layers])(images, training=False)
+    found = {}
+    for layer, values in zip(layers, keras.tree.flatten(outputs), strict=True):
+        low, high = float(np.min(values)), float(np.max(values))
+        found[layer.name] = min(low, 0.0), max(high, 1e-6)
+    # A layer whose activation stands alone behind it is rounded there, once, as the two are one.
+    return {name: ends for name, ends in found.items() if name not in _before_activations(model)}
+
+
+def _before_activations(model: keras.Model) -> set[str]:
+    behind = (keras.layers.Activation, keras.layers.ReLU)
+    names = set()
+    for layer in model.layers:
+        if isinstance(layer, behind):
+            names.add(layer.input._keras_history.operation.name)
+    return names
+
+
+def _round_outputs(layer: keras.Layer, low: float, high: float) -> None:
+    plain = layer.call
+
+    def call(*arguments, **options):
+        outputs = plain(*arguments, **options)
+        return tf.quantization.fake_quant_with_min_max_args(outputs, min=low, max=high)
+
+    layer.call = call
+
+
+def _round_kernel(layer: keras.Layer) -> None:
+    """Have a layer compute with its kernel rounded, and learn as if it were not."""
+    plain = layer.call
+    # Keras keeps it behind a property in most layers.
+    name = "kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else "_kernel"
+
+    def call(*arguments, **options):
+        whole = getattr(layer, name)
+        # Not by `setattr`, by which Keras would track what is put there.
+        object.__setattr__(layer, name, _rounded(tf.convert_to_tensor(whole)))
+        try:
+            return plain(*arguments, **options)
+        finally:
+            object.__setattr__(layer, name, whole)
+
+    layer.call = call
+
+
+def _rounded(kernel: tf.Tensor) -> tf.Tensor:
+    axes = list(range(len(kernel.shape) - 1))
+    most = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel), axis=axes), 1e-6))
+    # Between -127 and 127, as the kernels of LiteRT and ONNX are.
+    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        kernel, -most, most, narrow_range=True
+    )

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+
+import kclassify
+from kclassify.compression.quantization import write_quantized
+from kclassify.compression.quantized_training import quantized_form
+from kclassify.models.engines import ENGINES
+from kclassify.models.folding import fold_batch_norm
+from kclassify.models.registry import MODELS, build_model
+
+import keras  # isort: skip
+
+
+def folded(name="convnet", **options):
+    options = options or {"filters": 8, "depth": 2}
+    return fold_batch_norm(build_model(name, input_shape=(8, 8, 3), num_classes=3, **options))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(1).integers(0, 256, (40, 8, 8, 3), np.uint8)
+
+
+def test_weights_come_back_and_outputs_are_near(images):
+    model = folded()
+    form = quantized_form(model, images=images)
+    for ours, theirs in zip(form.get_weights(), model.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+    logits = np.asarray(model(images))
+    lost = np.abs(np.asarray(form(images)) - logits).max()
+    assert 0 < lost < 0.1 * np.ptp(logits)
+    # The model itself is as it was.
+    assert np.array_equal(np.asarray(model(images)), logits)
+
+
+def test_outputs_are_nearer_to_the_integers_than_the_networks_own(images, tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    model = folded("resnet", depth=8, filters=8)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D):
+            kernel, bias = layer.get_weights()
+            # One filter in each that is far larger: activations of a wide range round coarsely.
+            kernel[..., 0] *= 8
+            layer.set_weights([kernel, bias])
+    file = tmp_path / "network.tflite"
+    write_quantized(model, file, scheme="litert_int8", images=images)
+    served = ENGINES[".tflite"](file)(images)
+    form = quantized_form(model, images=images)
+    ours, theirs = (np.mean(np.abs(np.asarray(m(images)) - served)) for m in (form, model))
+    assert ours < 0.7 * theirs
+
+
+def test_gradients_pass_the_rounding(images):
+    import tensorflow as tf
+
+    form = quantized_form(folded(), images=images)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(form(images, training=True) ** 2)
+    found = tape.gradient(loss, [variable.value for variable in form.trainable_variables])
+    assert all(part is not None and np.abs(part).max() > 0 for part in found)
+    labels = np.arange(40) % 3
+    form.compile(keras.optimizers.Adam(0.01),
+                 keras.losses.SparseCategoricalCrossentropy(from_logits=True))  # fmt: skip
+    losses = form.fit(images, labels, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name not in ("application", "lenet")])
+def test_every_model_has_a_quantized_form(name, images):
+    options = {"fastnet": {"filters": (8,)}, "resnet": {"depth": 8}, "wide_resnet": {"depth": 10}}
+    model = folded(name, **options.get(name, {"filters": 4}))
+    form = quantized_form(model, images=images)
+    assert np.isfinite(np.asarray(form(images))).all()
+
+
+def test_a_loss_over_the_budget_is_trained_away_in_a_run_of_its_own(
+    tiny_arrays, tiny_options, monkeypatch
+):
+    pytest.importorskip("ai_edge_litert")
+    rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
+    monkeypatch.setattr(
+        "kclassify.compression.measuring.measure_in_child", lambda *_: {"rows": rows}
+    )
+    parent = kclassify.fit(tiny_arrays, run_dir="parent", **tiny_options)
+    # Whatever it loses is too much.
+    monkeypatch.setattr("kclassify.compression.quantize.loses_too_much", lambda *_: True)
+    found = kclassify.compress(
+        parent, technique="quantize", run_dir="small", epochs=1, verbose=False
+    )
+    aware = kclassify.Run.open("small-aware")
+    assert aware.config["compression"]["technique"] == "quantized_training"
+    weights = keras.saving.load_model(found.run.model_file, compile=False).get_weights()
+    trained = keras.saving.load_model(aware.model_file, compile=False).get_weights()
+    assert all(np.array_equal(a, b) for a, b in zip(weights, trained, strict=True))
