@@ -85,7 +85,8 @@ def _onnx_int8(model: keras.Model, path: Path, images: np.ndarray) -> None:
         warnings.simplefilter("ignore")
         plain, shaped = Path(scratch, "float.onnx"), Path(scratch, "shaped.onnx")
         _onnx_float(model, plain, images)
-        quantization.quant_pre_process(plain, shaped)
+        # Its symbolic inference of shapes wants one package more, for shapes that are plain here.
+        quantization.quant_pre_process(plain, shaped, skip_symbolic_shape=True)
         quantization.quantize_static(
             shaped, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
             # 7 bits, since without VNNI two products of 8 overflow the 16 bits of their sum.

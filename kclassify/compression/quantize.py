@@ -46,7 +46,7 @@ def write_run(
     images = _representative(parent, own["images"])
     network = fold_batch_norm(parent.network)
     with tempfile.TemporaryDirectory(prefix="kclassify-") as scratch:
-        file = Path(scratch, f"quantized{SCHEMES[own['scheme']].file}")
+        file = Path(scratch, f"quantized{SCHEMES[own['scheme']].ending}")
         began = time.perf_counter()
         right = _written(parent, network, file, own["scheme"], images)
         drop = float(parent.right_on_validation(parent.network).mean() - right.mean())

@@ -13,9 +13,10 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.models.folding import FOLDABLE  # noqa: E402
 
-# Whose outputs an integer network rounds; poolings pass on what they get.
+# Whose outputs an integer network rounds; a maximum is one of what it gets.
 ROUNDED = (*FOLDABLE, keras.layers.Add, keras.layers.Activation, keras.layers.ReLU,
-           keras.layers.Rescaling)  # fmt: skip
+           keras.layers.Rescaling, keras.layers.GlobalAveragePooling2D,
+           keras.layers.AveragePooling2D)  # fmt: skip
 
 
 def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
