@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.cli import main
 from kclassify.compression.measuring import least_drop
 from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import sparsity_of
@@ -94,7 +93,9 @@ def test_what_is_saved_is_of_keras_own_layers_and_exported_like_any_other(parent
     run = made(parent, technique).run
     model = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
     assert weights_hash(model) == run.summary["weights_sha256"]
-    assert kclassify.export(run).name == "1"
+    # A fresh process each time: one will do, and the one whose network is the oddest.
+    if technique == "prune_filters":
+        assert kclassify.export(run).name == "1"
 
 
 def test_pruned_weights_are_zero_in_what_is_saved(parent):
@@ -138,8 +139,9 @@ def test_a_training_that_was_stopped_ends_with_the_same_weights(parent):
     stop = _StopAfter(7)
     with pytest.raises(KeyboardInterrupt):
         _prune_with(parent, stop)
-    assert Run("cut").checkpoints_dir.is_dir()
-    assert not Run("cut").complete
+    cut = Run(Path("cut"))
+    assert cut.checkpoints_dir.is_dir()
+    assert not cut.complete
     run = kclassify.compress(
         parent, technique="prune", sparsity=0.8, epochs=3, run_dir="cut", verbose=False
     ).run
@@ -258,15 +260,13 @@ def test_verify_run_says_that_it_came_of_another(parent):
         kclassify.verify_run(run)
 
 
-def test_the_command_prints_the_trade_off_and_what_is_next(tmp_path):
-    """Through the command line, with the process that measures."""
-    kclassify.fit("digits", epochs=1, run_dir="run", verbose=False)
-    command = [sys.executable, "-m", "kclassify", "compress", "run", "--technique", "prune",
-               "--sparsity", "0.5", "--epochs", "0"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "images_per_second" in done.stdout
-    assert "next: kclassify export run-prune-50" in done.stdout
-    wrong = subprocess.run([*command, "--sparsity", "1"], capture_output=True, text=True)
-    assert wrong.returncode == 2
-    assert "Traceback" not in wrong.stderr
+def test_the_command_prints_the_trade_off_and_what_is_next(parent, capsys, monkeypatch):
+    monkeypatch.setattr("kclassify.compression.compress.open_parent", lambda *_, **__: opened)
+    opened = open_parent(parent, data=None, verbose=False)
+    command = ["compress", str(parent), "--technique", "prune", "--epochs", "0", "--run-dir", "c"]
+    assert main([*command, "--sparsity", "0.5", "--quiet"]) == 0
+    printed = capsys.readouterr().out
+    assert "images_per_second" in printed and "next: kclassify export c" in printed
+    assert main([*command, "--sparsity", "1"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("kclassify: error: `sparsity` must be") and said.count("\n") == 1
