@@ -205,6 +205,7 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     scheme = _scheme()
     if scheme is not None:
         _file(bench, bench.parent, folder / scheme, scheme)
+    _thinner(bench, folder, options)
     for macs in WIDTHS:
         made = _narrower(bench, folder, macs, options)
         if not made.passes:
@@ -213,6 +214,16 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
             small = open_parent(made.run, data=None, verbose=bench.verbose)
             _file(bench, small, folder / f"{made.run.path.name}-{scheme}", scheme)
     return _smallest(bench)
+
+
+def _thinner(bench: Bench, folder: Path, options: dict[str, Any]) -> None:
+    """Try products of thinner kernels, or say why they are left out."""
+    try:
+        recipe = TECHNIQUES["low_rank"](bench.parent, **{"teacher": "parent", **options})
+    except InputError as error:
+        bench.tell(f"left out  {error}")
+        return
+    bench.judge(produce(bench.parent, recipe, run_dir=folder / recipe.name, verbose=bench.verbose))
 
 
 def _narrower(bench: Bench, folder: Path, macs: float, options: dict[str, Any]) -> Judged:

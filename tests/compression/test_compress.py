@@ -266,7 +266,9 @@ def test_the_command_prints_the_trade_off_and_what_is_next(parent, capsys, monke
     command = ["compress", str(parent), "--technique", "prune", "--epochs", "0", "--run-dir", "c"]
     assert main([*command, "--sparsity", "0.5", "--quiet"]) == 0
     printed = capsys.readouterr().out
-    assert "images_per_second" in printed and "next: kclassify export c" in printed
+    assert "images_per_second" in printed
+    assert "next: kclassify export c" in printed
     assert main([*command, "--sparsity", "1"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("kclassify: error: `sparsity` must be") and said.count("\n") == 1
+    assert said.startswith("kclassify: error: `sparsity` must be")
+    assert said.count("\n") == 1
