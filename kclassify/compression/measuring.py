@@ -116,7 +116,7 @@ def trade_off(judged: Sequence[Judged]) -> pd.DataFrame:
     table = pd.DataFrame([one.row for one in judged])
     aims = table[["accuracy", "images_per_second"]].assign(size=-table["megabytes"]).to_numpy()
     better = (aims[:, None] >= aims[None]).all(axis=2) & (aims[:, None] > aims[None]).any(axis=2)
-    return table.assign(pareto=~better.any(axis=0))
+    return table.assign(pareto=np.logical_not(np.any(better, axis=0)).tolist())
 
 
 def nearest_candidates(judged: Sequence[Judged], *, most: int = 3) -> str:

@@ -41,7 +41,12 @@ def _own(options: dict[str, Any], *names: str) -> dict[str, Any]:
 
 def prune(parent: Parent, **options: Any) -> Recipe:
     """Set single weights to zero and train the others."""
-    own = {"sparsity": 0.8, "criterion": "magnitude", "scope": "global", "ramp": "cubic"}
+    own: dict[str, Any] = {
+        "sparsity": 0.8,
+        "criterion": "magnitude",
+        "scope": "global",
+        "ramp": "cubic",
+    }
     own |= _own(options, *own)
     check_pruning(**own)
     epochs = options.get("epochs", 1)
@@ -89,7 +94,7 @@ def _prune(
 
 def prune_filters(parent: Parent, **options: Any) -> Recipe:
     """Remove whole channels and train what is left: fewer parameters, fewer MACs, faster."""
-    own = {"macs": 0.5, "criterion": "l1"} | _own(options, "macs", "criterion")
+    own: dict[str, Any] = {"macs": 0.5, "criterion": "l1"} | _own(options, "macs", "criterion")
     check_choice("criterion", own["criterion"], CHANNEL_CRITERIA)
     how = retraining(parent, options)
     network = narrowed(parent.network, **own, seed=how.config.seed)
@@ -100,7 +105,7 @@ def prune_filters(parent: Parent, **options: Any) -> Recipe:
 
 def low_rank(parent: Parent, **options: Any) -> Recipe:
     """Replace dense and 1x1 kernels by products of thinner ones, where that pays."""
-    own = {"energy": 0.95} | _own(options, "energy")
+    own: dict[str, Any] = {"energy": 0.95} | _own(options, "energy")
     how = retraining(parent, options)
     network = factorized(parent.network, **own)
     facts = {"technique": "low_rank", **own, **how.facts()}
@@ -132,7 +137,7 @@ def distill(parent: Parent, **options: Any) -> Recipe:
 
 def clip(parent: Parent, **options: Any) -> Recipe:
     """Clip each kernel to the share of its values that does best; nothing is trained."""
-    own = {"shares": None, "max_drop": 0.005} | _own(options, "shares", "max_drop")
+    own: dict[str, Any] = {"shares": None, "max_drop": 0.005} | _own(options, "shares", "max_drop")
     if own["shares"] is not None:
         check_shares(own["shares"])
     how = retraining(parent, options)
@@ -149,7 +154,7 @@ def _clip(parent: Parent, own: dict[str, Any], place: Place, facts: dict[str, An
 
 def quantize(parent: Parent, **options: Any) -> Recipe:
     """Write a file of 8- or 16-bit numbers for LiteRT or ONNX Runtime, which is what is served."""
-    own = {"scheme": "litert_int8", "max_drop": 0.005, "images": 500}
+    own: dict[str, Any] = {"scheme": "litert_int8", "max_drop": 0.005, "images": 500}
     own |= _own(options, *own)
     check_scheme(own["scheme"])
     check_number(

@@ -209,7 +209,7 @@ def trade_off_figure(rows: Sequence[Mapping[str, Any]], *, chosen: str) -> Marku
         ):
             reach = [[value - low], [high - value]]
             axes.errorbar(size, value, reach, fmt="o", color=color, elinewidth=1.0)
-            place = {"xytext": (5, 4), "textcoords": "offset points"}
+            place: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points"}
             axes.annotate(shorten(name), (size, value), fontsize=7.5, color=INK, **place)
         axes.set(xscale="log", xlabel="file (MB)", ylabel="validation accuracy (%)")
 
