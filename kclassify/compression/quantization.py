@@ -89,6 +89,8 @@ def _onnx_int8(model: keras.Model, path: Path, images: np.ndarray) -> None:
         quantization.quant_pre_process(plain, shaped, skip_symbolic_shape=True)
         quantization.quantize_static(
             shaped, path, Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+            # With signed activations a relu stays apart, and what stands before it stays in floats.
+            activation_type=quantization.QuantType.QUInt8,
             # 7 bits, since without VNNI two products of 8 overflow the 16 bits of their sum.
             reduce_range=True,
         )  # fmt: skip
@@ -173,7 +175,7 @@ def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:
         {
             "layer": layer.name,
             "weights": layer.kernel.shape.num_elements(),
-            "kernel_db": _decibels(layer.kernel.numpy(), _kernel_rounded(layer.kernel.numpy())),
+            "kernel_db": _decibels(layer.kernel.numpy(), _kernel_rounded(layer)),
             "outputs_db": _decibels(np.asarray(out), _range_rounded(np.asarray(out))),
         }
         for layer, out in zip(layers, keras.tree.flatten(outputs), strict=True)
@@ -181,8 +183,11 @@ def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("outputs_db", ignore_index=True)
 
 
-def _kernel_rounded(kernel: np.ndarray) -> np.ndarray:
-    axes = tuple(range(kernel.ndim - 1))
+def _kernel_rounded(layer: keras.Layer) -> np.ndarray:
+    kernel = layer.kernel.numpy()
+    # The output channels of a depthwise kernel are its last two axes.
+    channels = 2 if isinstance(layer, keras.layers.DepthwiseConv2D) else 1
+    axes = tuple(range(kernel.ndim - channels))
     step = np.maximum(np.abs(kernel).max(axis=axes, keepdims=True), 1e-12) / 127
     return np.round(kernel / step) * step
 

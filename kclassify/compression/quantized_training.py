@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import runtime
+from kclassify.checks import InputError
 
 runtime.prepare()
 
@@ -33,6 +34,9 @@ def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
         A model of Keras's own layers that call otherwise, with the same weights in the same order:
         `set_weights` brings them back.
 
+    Raises:
+        InputError: there is a model within the model, whose layers would not be rounded.
+
     Example:
         >>> import numpy as np
         >>> from kclassify.compression.quantized_training import quantized_form
@@ -42,6 +46,13 @@ def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
         >>> [w.shape for w in form.get_weights()] == [w.shape for w in model.get_weights()]
         True
     """
+    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
+    if nested:
+        raise InputError(
+            f"`max_drop` must be a loss that {model.name!r} keeps to in 8 bits without training, "
+            f"which does not reach into the model {nested[0]!r} within it. Give a higher one, or "
+            "scheme='litert_float16'."
+        )
     ranges = _ranges(model, images)
 
     def copied(layer: Any) -> Any:
@@ -72,10 +83,12 @@ def _ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[float, fl
 
 
 def _before_activations(model: keras.Model) -> set[str]:
-    behind = (keras.layers.Activation, keras.layers.ReLU)
+    """Return the layers before a relu: other activations are operations of their own in 8 bits."""
+    fused = (keras.activations.relu, keras.activations.relu6)
     names = set()
     for layer in model.layers:
-        if isinstance(layer, behind):
+        is_relu = isinstance(layer, keras.layers.Activation) and layer.activation in fused
+        if is_relu or isinstance(layer, keras.layers.ReLU):
             names.add(layer.input._keras_history.operation.name)
     return names
 
@@ -94,12 +107,14 @@ def _round_kernel(layer: keras.Layer) -> None:
     """Have a layer compute with its kernel rounded, and learn as if it were not."""
     plain = layer.call
     # Keras keeps it behind a property in most layers.
-    name = "kernel" if isinstance(layer, keras.layers.DepthwiseConv2D) else "_kernel"
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    name = "kernel" if depthwise else "_kernel"
 
     def call(*arguments, **options):
         whole = getattr(layer, name)
         # Not by `setattr`, by which Keras would track what is put there.
-        object.__setattr__(layer, name, _rounded(tf.convert_to_tensor(whole)))
+        rounded = _rounded(tf.convert_to_tensor(whole), depthwise=depthwise)
+        object.__setattr__(layer, name, rounded)
         try:
             return plain(*arguments, **options)
         finally:
@@ -108,10 +123,13 @@ def _round_kernel(layer: keras.Layer) -> None:
     layer.call = call
 
 
-def _rounded(kernel: tf.Tensor) -> tf.Tensor:
-    axes = list(range(len(kernel.shape) - 1))
-    most = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(kernel), axis=axes), 1e-6))
+def _rounded(kernel: tf.Tensor, *, depthwise: bool = False) -> tf.Tensor:
+    # The output channels of a depthwise kernel are its last two axes.
+    columns = tf.reshape(kernel, (-1, np.prod(kernel.shape[-2:]))) if depthwise else kernel
+    axes = list(range(len(columns.shape) - 1))
+    most = tf.stop_gradient(tf.maximum(tf.reduce_max(tf.abs(columns), axis=axes), 1e-6))
     # Between -127 and 127, as the kernels of LiteRT and ONNX are.
-    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
-        kernel, -most, most, narrow_range=True
+    rounded = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        columns, -most, most, narrow_range=True
     )
+    return tf.reshape(rounded, kernel.shape)

@@ -14,6 +14,8 @@ from kclassify.models.quantized import file_model
 from kclassify.models.registry import build_model
 from kclassify.runs import Run
 
+import keras  # isort: skip
+
 # Which of 100 of the logits' spread a scheme may lose on random networks.
 LOST = {"litert_int8": 0.1, "litert_dynamic": 0.1, "onnx_int8": 0.2}
 
@@ -68,6 +70,35 @@ def test_integers_are_what_litert_computes_with(model, images, tmp_path):
         assert kinds[one["outputs"][0]] == np.int8
     # What is stored beside the weights counts for more in so small a network.
     assert sizes["litert_int8"] <= 0.5 * sizes["litert_float32"]
+
+
+def test_onnx_runtime_computes_every_convolution_with_integers(model, images, tmp_path):
+    needs("onnx_int8")
+    import onnx
+    import onnxruntime
+
+    file, planned = tmp_path / "network.onnx", tmp_path / "planned.onnx"
+    write_quantized(model, file, scheme="onnx_int8", images=images)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(planned)
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(planned).graph.node]
+    assert kinds.count("QLinearConv") == 9
+    assert "Conv" not in kinds
+
+
+def test_a_depthwise_kernel_is_rounded_channel_by_channel(images):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    layer = keras.layers.DepthwiseConv2D(3, name="depthwise")
+    x = layer(keras.layers.Conv2D(48, 1)(keras.layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(x)))
+    kernel, bias = layer.get_weights()
+    # Were its steps those of all, the noise would be that of 48 channels instead of one.
+    kernel[..., 0, 0] *= 20
+    layer.set_weights([kernel, bias])
+    found = layer_errors(model, images=images).set_index("layer")
+    assert found.loc["depthwise", "kernel_db"] > 40
 
 
 def test_a_file_is_asked_through_keras(model, images, tmp_path):

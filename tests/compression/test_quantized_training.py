@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 import kclassify
+from kclassify.checks import InputError
 from kclassify.compression.quantization import write_quantized
 from kclassify.compression.quantized_training import quantized_form
 from kclassify.models.engines import ENGINES
@@ -55,6 +56,50 @@ def test_rounding_loses_as_much_as_the_integers_do(images, tmp_path):
     assert real > 0.01 * logits.std()
 
 
+def of_layers(*layers):
+    inputs = keras.Input((8, 8, 3), dtype="uint8")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(inputs)
+    for layer in layers:
+        x = layer(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(inputs, keras.layers.Dense(3)(x))
+
+
+def outputs_of(form, name, images):
+    return np.asarray(keras.Model(form.input, form.get_layer(name).output)(images))
+
+
+def test_a_depthwise_kernel_has_steps_of_its_own_in_each_channel(images, monkeypatch):
+    layer = keras.layers.DepthwiseConv2D(3, depth_multiplier=2, name="depthwise")
+    model = of_layers(layer)
+    (kernel, bias) = layer.get_weights()
+    # Steps of the largest channel would leave nothing of the others.
+    layer.set_weights([kernel * np.array([1.0, 1e-3, 1e-3])[:, None], bias])
+    seen = []
+    plain = keras.ops.depthwise_conv
+
+    def spied(inputs, kernel, *arguments, **options):
+        seen.append(kernel)
+        return plain(inputs, kernel, *arguments, **options)
+
+    form = quantized_form(model, images=images)
+    monkeypatch.setattr(keras.src.ops, "depthwise_conv", spied)
+    form(images)
+    rounded = np.asarray(seen[-1])
+    whole = layer.kernel.numpy()
+    assert np.abs(rounded - whole).max() > 0
+    largest = np.abs(whole).max(axis=(0, 1))
+    assert (np.abs(rounded - whole).max(axis=(0, 1)) <= 0.51 * largest / 127).all()
+
+
+@pytest.mark.parametrize(("activation", "alone"), [("relu", True), ("silu", False)])
+def test_only_a_relu_is_one_with_the_layer_before_it(images, activation, alone):
+    layers = keras.layers.Conv2D(4, 3, name="conv"), keras.layers.Activation(activation)
+    form = quantized_form(of_layers(*layers), images=images)
+    values = len(np.unique(outputs_of(form, "conv", images)))
+    assert (values > 256) is alone
+
+
 def test_gradients_pass_the_rounding(images):
     import tensorflow as tf
 
@@ -76,6 +121,13 @@ def test_every_model_has_a_quantized_form(name, images):
     model = folded(name, **options.get(name, {"filters": 4}))
     form = quantized_form(model, images=images)
     assert np.isfinite(np.asarray(form(images))).all()
+
+
+def test_a_model_within_the_model_is_refused():
+    model = build_model("application", input_shape=(32, 32, 3), num_classes=2,
+                        backbone="MobileNetV3Small")  # fmt: skip
+    with pytest.raises(InputError, match="does not reach into the model"):
+        quantized_form(model, images=np.zeros((1, 32, 32, 3), np.uint8))
 
 
 def test_a_loss_over_the_budget_is_trained_away_in_a_run_of_its_own(
