@@ -37,6 +37,11 @@ def option(default: Any, help: str, *, choices: object = None) -> Any:
     return field(default=default, metadata=metadata)
 
 
+# The fields that say which images there are, and of which split.
+DATA_FIELDS = ("image_size", "channels", "class_names", "validation_fraction", "test_fraction",
+               "data_dir", "on_error", "memory_budget")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class FitConfig:
     """The configuration of a fit; the presets list what they change of these defaults.

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from kclassify import __version__
 from kclassify.checks import InputError, check_choice, nearest
-from kclassify.config import FitConfig
+from kclassify.config import DATA_FIELDS, FitConfig
 from kclassify.models.registry import MODELS
 from kclassify.presets import PRESETS
 
@@ -343,7 +343,7 @@ def compress_options(parser: Parser) -> None:
         group.add_argument(f"--{name}", type=reader, default=argparse.SUPPRESS, help=help)
     training = parser.add_argument_group("training")
     for item in fields(FitConfig):
-        if item.name not in ("model_args", "progressive", "ema"):
+        if item.name not in ("model_args", "progressive", "ema", *DATA_FIELDS):
             _add_field(training, item)
 
 

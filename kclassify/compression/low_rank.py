@@ -14,6 +14,10 @@ runtime.prepare()
 import keras  # noqa: E402
 
 
+# The share of the network's weights that a layer must save: less is not worth a training.
+WORTH = 0.01
+
+
 @dataclass(frozen=True)
 class Factors:
     """A layer and what its kernel is replaced by.
@@ -39,8 +43,8 @@ def factorized(model: keras.Model, *, energy: float = 0.95) -> keras.Model:
     """Return a copy of `model` whose dense and 1x1 kernels are products where that pays.
 
     A kernel becomes the best product of a rank (Eckart and Young 1936): the smallest that keeps
-    a share of `energy` of its squared values. It pays where the two have fewer weights than the
-    one.
+    a share of `energy` of its squared values. It pays where the two save
+    at least a hundredth of the network's weights.
 
     Args:
         model: a functional model.
@@ -84,13 +88,14 @@ def factorized(model: keras.Model, *, energy: float = 0.95) -> keras.Model:
 
 
 def paying(model: keras.Model, *, energy: float) -> list[Factors]:
-    """Return the layers for which two thinner ones have fewer weights, with their factors."""
+    """Return the layers for which two thinner ones are worth it, with their factors."""
     number = isinstance(energy, int | float) and not isinstance(energy, bool)
     check_number(
         "energy", energy, expected="a number between 0 and 1", ok=number and 0 < energy < 1
     )
     found = [_factors(layer, energy) for layer in model.layers if _is_matrix(layer)]
-    return [factors for factors in found if factors.left < factors.weights]
+    least = WORTH * model.count_params()
+    return [factors for factors in found if factors.weights - factors.left >= least]
 
 
 def _is_matrix(layer: keras.Layer) -> bool:

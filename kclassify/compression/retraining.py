@@ -10,7 +10,7 @@ from typing import Any
 from kclassify import runtime
 from kclassify.checks import InputError, check_number, is_whole, nearest
 from kclassify.compression.parent import Parent, child_path
-from kclassify.config import FitConfig
+from kclassify.config import DATA_FIELDS, FitConfig
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -88,12 +88,14 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
 
 def check_names(options: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> None:
     """Raise `InputError` for an option that neither the technique nor `FitConfig` has."""
-    known = [*also, "teacher", *LESSON, *(item.name for item in fields(FitConfig))]
+    # The images are the parent's.
+    training = [item.name for item in fields(FitConfig) if item.name not in DATA_FIELDS]
+    known = [*also, "teacher", *LESSON, *training]
     for name, value in options.items():
         if name not in known:
             raise InputError(
                 f"`{name}` must be an option of the technique, {[*also, 'teacher', *LESSON]}, or a "
-                f"field of FitConfig. Received: {name}={value!r}.{nearest(name, known)}"
+                f"field of FitConfig for the training. Received: {name}={value!r}.{nearest(name, known)}"
             )
 
 

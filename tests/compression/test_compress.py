@@ -211,6 +211,7 @@ def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(p
         ("prun", {}, "`technique` must be one of .* Did you mean 'prune'"),
         ("prune", {"sparsity": 1.0}, "`sparsity` must be"),
         ("prune", {"sparsety": 0.5}, "`sparsety` must be an option of the technique.*'sparsity'"),
+        ("prune", {"image_size": 16}, "`image_size` must be an option of the technique"),
         ("prune", {"epochs": -1}, "`epochs` must be a whole number of at least 0"),
         ("prune", {"teacher": "none"}, "`run` must be a run folder"),
         ("prune_filters", {"macs": 0}, "`macs` must be"),
