@@ -13,7 +13,6 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
-
 # The share of the network's weights that a layer must save: less is not worth a training.
 WORTH = 0.01
 

@@ -95,7 +95,8 @@ def check_names(options: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> No
         if name not in known:
             raise InputError(
                 f"`{name}` must be an option of the technique, {[*also, 'teacher', *LESSON]}, or a "
-                f"field of FitConfig for the training. Received: {name}={value!r}.{nearest(name, known)}"
+                "field of FitConfig for the training. "
+                f"Received: {name}={value!r}.{nearest(name, known)}"
             )
 
 
