@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice, check_number
+from kclassify.checks import InputError, check_choice, check_number, is_whole
 from kclassify.models.folding import graph_of
 
 runtime.prepare()
@@ -23,6 +23,8 @@ import keras  # noqa: E402
 CRITERIA = ("l1", "l2", "batch_norm", "random")
 # Convolutions are quickest on whole vectors of 8 numbers.
 MULTIPLE = 8
+# Of the shares that are tried: enough for single channels of the widest layers.
+HALVINGS = 20
 
 # What a channel goes through as it is, whatever the others are.
 PASSING = (
@@ -39,6 +41,16 @@ TOGETHER = (keras.layers.LayerNormalization, keras.layers.GroupNormalization,
 UNITING = (keras.layers.Add, keras.layers.Multiply, keras.layers.Average, keras.layers.Maximum,
            keras.layers.Subtract)  # fmt: skip
 PRODUCING = (keras.layers.Conv2D, keras.layers.SeparableConv2D, keras.layers.Dense)
+# Activations that look at one number at a time; softmax does not, and of a stranger none can tell.
+ELEMENTWISE = tuple(
+    keras.activations.get(name)
+    for name in (
+        "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu",
+        "hard_tanh", "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu",
+        "sigmoid", "silu", "soft_shrink", "softplus", "softsign", "sparse_plus", "squareplus",
+        "tanh", "tanh_shrink", "threshold",
+    )
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,6 +121,8 @@ def channels_of(model: keras.Model) -> Channels:
     Raises:
         InputError: a layer is not understood; the sentence names it.
     """
+    if not hasattr(model, "operations") or isinstance(model, keras.Sequential):
+        raise _refusal(model, f"a {type(model).__name__} model, which is not a functional one")
     found, sources = Channels(model), graph_of(model)
     layers = {operation.name: operation for operation in model.operations}
     _check_understood(model, layers)
@@ -117,34 +131,57 @@ def channels_of(model: keras.Model) -> Channels:
         if tensors:
             found.inputs[name] = tensors[0]
         found.outputs[name] = _out(found, layers[name], tensors)
+        if _together(layers[name]):
+            found.pin(found.outputs[name])
     for tensor in keras.tree.flatten(model.outputs):
         found.pin(found.outputs[tensor._keras_history.operation.name])
     return found
 
 
 def _check_understood(model: keras.Model, layers: Mapping[str, Any]) -> None:
+    calls = {layer["name"]: len(layer["inbound_nodes"]) for layer in model.get_config()["layers"]}
     known = (*PASSING, *TOGETHER, *UNITING, *PRODUCING, keras.layers.Flatten,
-             keras.layers.Concatenate)  # fmt: skip
-    strange = [f"{name!r} ({type(layer).__name__})" for name, layer in layers.items()
-               if type(layer) not in known or _unusual(layer)]  # fmt: skip
+             keras.layers.Reshape, keras.layers.Concatenate)  # fmt: skip
+    # What is called in several places would have to lose the same channels in each of them.
+    strange = [f"{name!r} ({type(layer).__name__}{', called more than once' * (calls[name] > 1)})"
+               for name, layer in layers.items()
+               if type(layer) not in known or calls[name] > 1 or _unusual(layer)]  # fmt: skip
     if strange:
-        raise InputError(
-            f"`technique` must be one that the model can take. Received: 'prune_filters' for "
-            f"{model.name!r}, in which it is not known how channels go through "
-            f"{', '.join(strange[:4])}{' and others' if len(strange) > 4 else ''}. "
-            "Choose 'prune' or 'quantize'."
-        )
+        raise _refusal(model, f"{', '.join(strange[:4])}{' and others' * (len(strange) > 4)}")
+
+
+def _refusal(model: keras.Model, where: str) -> InputError:
+    return InputError(
+        f"`technique` must be one that the model can take. Received: 'prune_filters' for "
+        f"{model.name!r}, in which it is not known how channels go through {where}. "
+        "Choose 'prune' or 'quantize'."
+    )
 
 
 def _unusual(layer: Any) -> bool:
-    """Tell whether a layer counts its channels in a way of its own."""
+    """Tell whether a layer counts its channels in a way of its own, or has other weights."""
     first = getattr(layer, "data_format", "channels_last") == "channels_first"
     axis = getattr(layer, "axis", -1)
     rank = len(layer.output.shape)
     other_axis = isinstance(axis, int) and axis not in (-1, rank - 1)
     counted = isinstance(layer, (keras.layers.Concatenate, keras.layers.BatchNormalization))
     grouped = getattr(layer, "groups", 1) != 1 and isinstance(layer, keras.layers.Conv2D)
-    return first or grouped or (counted and other_axis)
+    shaped = isinstance(layer, keras.layers.Reshape) and not _keeps_channels(layer)
+    changed = getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False)
+    return first or grouped or shaped or bool(changed) or (counted and other_axis)
+
+
+def _keeps_channels(layer: Any) -> bool:
+    return len(layer.input.shape) > 1 and layer.input.shape[-1] == layer.output.shape[-1]
+
+
+def _together(layer: Any) -> bool:
+    """Tell whether what a layer makes of one channel depends on which others there are."""
+    mixed = getattr(layer, "activation", None) not in (None, *ELEMENTWISE)
+    scaled = isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) > 0
+    shifted = isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.offset) > 0
+    shaped = getattr(layer, "noise_shape", None) is not None
+    return isinstance(layer, TOGETHER) or mixed or scaled or shifted or shaped
 
 
 def _in_order(sources: Mapping[str, list[str]]) -> list[str]:
@@ -177,8 +214,6 @@ def _out(found: Channels, layer: Any, tensors: list[np.ndarray]) -> np.ndarray:
         return np.tile(tensors[0], count // len(tensors[0]))
     if isinstance(layer, keras.layers.DepthwiseConv2D):
         return np.repeat(tensors[0], layer.depth_multiplier)
-    if isinstance(layer, TOGETHER):
-        found.pin(tensors[0])
     return tensors[0]
 
 
@@ -260,15 +295,26 @@ def _of_producer(channels: Channels, name: str, criterion: str) -> np.ndarray:
 
 
 def _scale_behind(channels: Channels, name: str) -> np.ndarray:
-    made = channels.outputs[name]
-    for layer in channels.model.layers:
+    made = channels.roots(channels.outputs[name])
+    for layer in _behind(channels.model, name):
         norm = isinstance(layer, keras.layers.BatchNormalization) and layer.gamma is not None
-        if norm and np.array_equal(channels.inputs[layer.name], made):
+        if norm and np.array_equal(channels.roots(channels.inputs[layer.name]), made):
             return layer.gamma.numpy()
     raise InputError(
         f"`criterion` must be one that the model has. Received: 'batch_norm', and there is no "
         f"batch normalization with a scale behind {name!r}. Choose 'l1' or 'l2'."
     )
+
+
+def _behind(model: keras.Model, name: str) -> list[Any]:
+    """Return the layers that the outputs of one go through, the nearest first."""
+    layers = {operation.name: operation for operation in model.operations}
+    sources, reached = graph_of(model), {name: layers[name]}
+    for after in _in_order(sources):
+        passes = not isinstance(layers[after], PRODUCING)
+        if passes and any(source in reached for source in sources[after]):
+            reached[after] = layers[after]
+    return list(reached.values())
 
 
 def without_channels(channels: Channels, gone: np.ndarray) -> keras.Model:
@@ -277,6 +323,9 @@ def without_channels(channels: Channels, gone: np.ndarray) -> keras.Model:
     Args:
         channels: of the network, which is left as it is.
         gone: numbers, as the groups have them.
+
+    Raises:
+        InputError: a number is of no group, or a layer would have no channel left.
 
     Example:
         >>> from kclassify.compression.channels import (
@@ -287,17 +336,37 @@ def without_channels(channels: Channels, gone: np.ndarray) -> keras.Model:
         >>> without_channels(channels, first.channels[:2]).layers[2].filters
         4
     """
+    _check_gone(channels, gone)
     stays = _staying(channels, gone)
+    twins: list[tuple[keras.Layer, keras.Layer]] = []
 
     def copied(layer: Any) -> Any:
-        if not isinstance(layer, keras.Layer):
-            return layer
-        return type(layer).from_config(layer.get_config() | _width(layer, stays))
+        twin = type(layer).from_config(layer.get_config() | _width(layer, stays))
+        twins.append((layer, twin))
+        return twin
 
     copy = keras.models.clone_model(channels.model, clone_function=copied)
-    for layer in channels.model.layers:
-        copy.get_layer(layer.name).set_weights(_left(layer, stays))
+    for layer, twin in twins:
+        twin.set_weights(_left(layer, stays))
     return copy
+
+
+def _check_gone(channels: Channels, gone: np.ndarray) -> None:
+    groups = channel_groups(channels)
+    strange = set(np.asarray(gone, int).tolist()).difference(*(g.channels for g in groups))
+    if strange:
+        raise InputError(
+            f"`gone` must be channels of the groups. Received: {sorted(strange)[:4]}, which are "
+            "of none. Take them from `channel_groups`."
+        )
+    empty = [name for group in groups
+             for name, places in zip(group.producers, group.places, strict=True)
+             if (places >= 0).all() and np.isin(group.channels[places], gone).all()]  # fmt: skip
+    if empty:
+        raise InputError(
+            f"`gone` must leave each layer a channel. Received: all the channels of {empty[0]!r}. "
+            "Keep one of them."
+        )
 
 
 @dataclass(frozen=True)
@@ -317,8 +386,10 @@ def _staying(channels: Channels, gone: np.ndarray) -> Staying:
     return Staying(of(channels.inputs), of(channels.outputs))
 
 
-def _width(layer: keras.Layer, stays: Staying) -> dict[str, int]:
+def _width(layer: Any, stays: Staying) -> dict[str, Any]:
     count = int(stays.made[layer.name].sum())
+    if isinstance(layer, keras.layers.Reshape):
+        return {"target_shape": (*layer.target_shape[:-1], count)}
     if isinstance(layer, keras.layers.Dense):
         return {"units": count}
     return {"filters": count} if isinstance(layer, PRODUCING) else {}
@@ -327,7 +398,7 @@ def _width(layer: keras.Layer, stays: Staying) -> dict[str, int]:
 def _left(layer: keras.Layer, stays: Staying) -> list[np.ndarray]:
     """Return the weights of a layer that are left."""
     weights = layer.get_weights()
-    if not weights:
+    if not weights or isinstance(layer, TOGETHER):
         return weights
     read, made = stays.read[layer.name], stays.made[layer.name]
     if isinstance(layer, keras.layers.SeparableConv2D):
@@ -340,11 +411,16 @@ def _left(layer: keras.Layer, stays: Staying) -> list[np.ndarray]:
         kernel = weights[0][..., read, :][..., made]
         return [kernel, *(bias[made] for bias in weights[1:])]
     # Of a normalization, a number a channel.
-    return [weight[read] if weight.ndim else weight for weight in weights]
+    return [weight[read] for weight in weights]
 
 
 def narrowed(
-    model: keras.Model, *, macs: float = 0.5, criterion: str = "l1", seed: int = 0
+    model: keras.Model,
+    *,
+    macs: float = 0.5,
+    criterion: str = "l1",
+    seed: int = 0,
+    multiple: int = MULTIPLE,
 ) -> keras.Model:
     """Return the network with the same share of each group of channels, the least of them gone.
 
@@ -353,9 +429,10 @@ def narrowed(
         macs: the most multiply-accumulates that are left, as a share, in (0, 1).
         criterion: which channels go, see `channel_scores`.
         seed: of random scores.
+        multiple: of what the groups that are at least twice as wide keep.
 
     Returns:
-        A functional model of Keras's own layers; groups of 16 and more keep a multiple of 8.
+        A functional model of Keras's own layers.
 
     Raises:
         InputError: a layer is not understood, or so many multiply-accumulates cannot go.
@@ -370,37 +447,56 @@ def narrowed(
     """
     ok = isinstance(macs, float) and 0 < macs < 1
     check_number("macs", macs, expected="a share above 0 and below 1", ok=ok)
+    check_choice("criterion", criterion, CRITERIA)
+    expected = "a whole number of at least 1"
+    check_number("multiple", multiple, expected=expected, ok=is_whole(multiple, least=1))
     channels = channels_of(model)
-    groups = channel_groups(channels)
-    orders = [np.argsort(channel_scores(channels, group, criterion=criterion, seed=seed),
-                         kind="stable") for group in groups]  # fmt: skip
+    parts = [
+        (group, _order(group, channel_scores(channels, group, criterion=criterion, seed=seed)))
+        for group in channel_groups(channels)
+    ]
 
     def gone(share: float) -> np.ndarray:
-        parts = [group.channels[order[: len(group) - _count(len(group), share)]]
-                 for group, order in zip(groups, orders, strict=True)]  # fmt: skip
-        return np.concatenate(parts) if parts else np.zeros(0, int)
+        lost = [np.zeros(0, int)]
+        for group, order in parts:
+            lost.append(group.channels[order[: len(group) - _count(len(group), share, multiple)]])
+        return np.concatenate(lost)
 
     share = _widest(lambda share: macs_left(channels, gone(share)), macs, model)
     return without_channels(channels, gone(share))
 
 
-def _count(channels: int, share: float) -> int:
+def _order(group: Group, scores: np.ndarray) -> np.ndarray:
+    """Return the places of the channels that may go, the least first.
+
+    The best of each layer is not among them: where outputs are joined side by side and added to
+    others, the least of the group may be all that one layer makes.
+    """
+    owned = [places[places >= 0] for places in group.places]
+    best = {int(places[scores[places].argmax()]) for places in owned}
+    return np.array([place for place in scores.argsort(kind="stable") if place not in best], int)
+
+
+def _count(channels: int, share: float, multiple: int) -> int:
     """Return how many of a group stay."""
-    step = MULTIPLE if channels >= 2 * MULTIPLE else 1
+    step = multiple if channels >= 2 * multiple else 1
     return min(channels, max(step, step * round(share * channels / step)))
 
 
 def _widest(left: Callable[[float], float], macs: float, model: keras.Model) -> float:
     """Return the largest share of the channels that leaves no more than `macs`."""
-    shares = np.linspace(1.0, 0.0, 257)
-    found = next((float(share) for share in shares if left(share) <= macs), None)
-    if found is None:
+    least, most = 0.0, 1.0
+    if (fewest := left(least)) > macs:
+        mend = "Give a higher one." if fewest < 1 else "Choose another technique."
         raise InputError(
             f"`macs` must be a share that pruning can leave. Received: macs={macs!r}, and with "
-            f"the fewest channels {model.name!r} has {left(0.0):.3f} of its own. "
-            "Give a higher one."
+            f"the fewest channels {model.name!r} has {fewest:.3f} of its own. {mend}"
         )
-    return found
+    # A smaller share loses all that a larger one does, so what is left only falls with it.
+    for _ in range(HALVINGS):
+        middle = (least + most) / 2
+        least, most = (middle, most) if left(middle) <= macs else (least, middle)
+    return least
 
 
 def macs_left(channels: Channels, gone: np.ndarray) -> float:

@@ -59,6 +59,23 @@ def silenced(channels, gone):
     return copy
 
 
+def half_of(channels):
+    """Return the numbers of a random half of each group."""
+    rng = np.random.default_rng(2)
+    return np.concatenate(
+        [rng.choice(group.channels, len(group) // 2, replace=False)
+         for group in channel_groups(channels)]
+    )  # fmt: skip
+
+
+def answering_alike(channels, gone):
+    """Return the network without some channels; check that it answers as the silenced one."""
+    small, images = without_channels(channels, gone), images_for(channels.model)
+    expected = silenced(channels, gone)(images)
+    np.testing.assert_allclose(small(images), expected, atol=1e-4, rtol=1e-4)
+    return small
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_every_model_answers_as_if_nobody_listened_to_what_is_gone(name):
     if name in REFUSED:
@@ -71,15 +88,10 @@ def test_every_model_answers_as_if_nobody_listened_to_what_is_gone(name):
         return
     model = tiny(name)
     channels = channels_of(model)
-    rng = np.random.default_rng(2)
-    gone = np.concatenate(
-        [rng.choice(group.channels, len(group) // 2, replace=False)
-         for group in channel_groups(channels)]
-    )  # fmt: skip
-    small = without_channels(channels, gone)
-    expected, images = silenced(channels, gone), images_for(model)
-    assert np.abs(expected(images) - model(images)).max() > 1e-3
-    np.testing.assert_allclose(small(images), expected(images), atol=1e-4, rtol=1e-4)
+    gone = half_of(channels)
+    small = answering_alike(channels, gone)
+    images = images_for(model)
+    assert np.abs(silenced(channels, gone)(images) - model(images)).max() > 1e-3
     assert small.count_params() < model.count_params()
     assert count_macs(small) == pytest.approx(macs_left(channels, gone) * count_macs(model))
 
@@ -197,6 +209,151 @@ def test_what_is_not_understood_is_named():
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     with pytest.raises(InputError, match=r"'odd' \(PReLU\)"):
         narrowed(model)
+
+
+def network(build):
+    """Return a network of what `build` makes of images; the input has no name of its own."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(build(images))
+    return keras.Model(images, keras.layers.Dense(2)(x))
+
+
+def softmax(x):
+    return keras.layers.Activation("softmax")(keras.layers.Conv2D(4, 3)(x))
+
+
+def attention(x):
+    return keras.layers.Conv2D(4, 3, activation="softmax")(x)
+
+
+@keras.saving.register_keras_serializable("tests")
+def shares(x):
+    return x / keras.ops.sum(keras.ops.abs(x), axis=-1, keepdims=True)
+
+
+def strange_activation(x):
+    return keras.layers.Conv2D(4, 3, activation=shares)(x)
+
+
+def scale_of_each(x):
+    return keras.layers.Rescaling([1.0, 2.0, 3.0, 4.0])(keras.layers.Conv2D(4, 3)(x))
+
+
+def all_normalized(x):
+    return keras.layers.LayerNormalization(axis=(1, 2, 3))(keras.layers.Conv2D(4, 3)(x))
+
+
+def grouped_norm(x):
+    return keras.layers.GroupNormalization(2)(keras.layers.Conv2D(4, 3)(x))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [softmax, attention, strange_activation, scale_of_each, all_normalized, grouped_norm],
+)
+def test_channels_that_depend_on_one_another_stay_and_those_behind_them_go(build):
+    channels = channels_of(network(lambda x: keras.layers.Conv2D(6, 3)(build(x))))
+    assert [len(group) for group in channel_groups(channels)] == [6]
+    answering_alike(channels, half_of(channels))
+
+
+def test_squeeze_and_excite_is_followed_by_way_of_its_reshape():
+    def build(x):
+        x = keras.layers.Conv2D(6, 3, activation="relu")(x)
+        gate = keras.layers.GlobalAveragePooling2D()(x)
+        gate = keras.layers.Reshape((1, 1, 6))(gate)
+        gate = keras.layers.Conv2D(4, 1, activation="relu")(gate)
+        gate = keras.layers.Conv2D(6, 1, activation="sigmoid")(gate)
+        return keras.layers.Multiply()([x, gate])
+
+    channels = channels_of(network(build))
+    found = sorted((len(group), len(group.producers)) for group in channel_groups(channels))
+    assert found == [(4, 1), (6, 2)]
+    answering_alike(channels, half_of(channels))
+
+
+def called_in_a_row(x):
+    conv = keras.layers.Conv2D(3, 3, padding="same", name="odd")
+    return conv(conv(x))
+
+
+def called_side_by_side(x):
+    relu = keras.layers.ReLU(name="odd")
+    parts = [relu(keras.layers.Conv2D(4, 3)(x)) for _ in range(2)]
+    return keras.layers.Concatenate()(parts)
+
+
+def of_groups(x):
+    return keras.layers.Conv2D(6, 3, groups=3, name="odd")(x)
+
+
+def reshaped(x):
+    return keras.layers.Reshape((24, 8), name="odd")(x)
+
+
+def of_another_axis(x):
+    return keras.layers.BatchNormalization(axis=1, name="odd")(keras.layers.Conv2D(4, 3)(x))
+
+
+@pytest.mark.parametrize(
+    "build", [called_in_a_row, called_side_by_side, of_groups, reshaped, of_another_axis]
+)
+def test_what_would_be_followed_wrongly_is_named(build):
+    with pytest.raises(InputError, match="it is not known how channels go through 'odd'"):
+        narrowed(network(build))
+
+
+def test_a_sequential_model_is_refused():
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    with pytest.raises(InputError, match="a Sequential model, which is not a functional one"):
+        narrowed(model)
+
+
+def joined_and_added(x):
+    parts = [keras.layers.Conv2D(width, 3, name=f"part{width}")(x) for width in (2, 6)]
+    return keras.layers.Add()([keras.layers.Concatenate()(parts), keras.layers.Conv2D(8, 3)(x)])
+
+
+def test_each_layer_keeps_its_best_channel():
+    model = network(joined_and_added)
+    kernel, bias = model.get_layer("part2").get_weights()
+    model.get_layer("part2").set_weights([kernel * 1e-3, bias])
+    small = narrowed(model, macs=0.3)
+    assert small.get_layer("part2").filters == 1
+    assert count_macs(small) <= 0.3 * count_macs(model)
+
+
+def test_channels_that_cannot_go_are_named():
+    channels = channels_of(tiny("lenet"))
+    first = channel_groups(channels)[0]
+    with pytest.raises(InputError, match="`gone` must leave each layer a channel"):
+        without_channels(channels, first.channels)
+    with pytest.raises(InputError, match="`gone` must be channels of the groups"):
+        without_channels(channels, channels.outputs["logits"][:1])
+
+
+def test_a_scale_is_found_behind_an_addition():
+    # A shortcut that is a bare convolution is normalized in the next block.
+    channels = channels_of(tiny("wide_resnet"))
+    for group in channel_groups(channels):
+        assert (channel_scores(channels, group, criterion="batch_norm") > 0).all()
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_what_is_kept_is_a_multiple_of_what_was_asked_for(multiple):
+    small = narrowed(tiny("resnet"), macs=0.4, multiple=multiple)
+    widths = [layer.filters for layer in small.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert all(width % multiple == 0 for width in widths if width >= 8)
+
+
+@pytest.mark.parametrize(
+    "options", [{"multiple": 0}, {"multiple": 2.0}, {"criterion": "l3"}], ids=str
+)
+def test_other_options_are_checked(options):
+    (name,) = options
+    with pytest.raises(InputError, match=f"`{name}` must be"):
+        narrowed(tiny("lenet"), **options)
 
 
 def test_what_is_left_opens_in_plain_keras(tmp_path):
