@@ -162,6 +162,13 @@ class Run:
         return read_json(self.config_file, _MANIFEST)
 
     @property
+    def parent(self) -> str | None:
+        """The folder of the run that this one came of by `compress`, if it did."""
+        found = self.config.get("compression")
+        parent = found.get("parent") if isinstance(found, dict) else None
+        return str(parent.get("run")) if isinstance(parent, dict) else None
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What `summary.json` holds: best epoch, accuracy, weights hash, times, sizes."""
         return read_json(self.summary_file, {"weights_sha256": str})

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from kclassify.compression.measuring import (  # noqa: E402
 )
 from kclassify.compression.parent import Parent, child_path, open_parent  # noqa: E402
 from kclassify.compression.quantization import SCHEMES  # noqa: E402
-from kclassify.compression.retraining import produce  # noqa: E402
+from kclassify.compression.retraining import produce, retraining  # noqa: E402
 from kclassify.compression.techniques import TECHNIQUES  # noqa: E402
 from kclassify.evaluation.comparison import Comparison, compare  # noqa: E402
 from kclassify.evaluation.evaluate import evaluate  # noqa: E402
@@ -67,7 +68,7 @@ class Compression:
         return f"{table}\n\n{self.run}, on test images:\n{self.comparison.verdict}"
 
     def _repr_html_(self) -> str:
-        return self.table.to_html(index=False) + f"<p>{self.run}</p>"
+        return self.table.to_html(index=False) + f"<p>{escape(str(self.run))}</p>"
 
 
 def compress(
@@ -201,14 +202,17 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     Raises:
         InputError: nothing passes.
     """
+    options = {"teacher": "parent", **options}
+    # What is wrong with the training is said now, not taken for a technique that does not suit.
+    retraining(bench.parent, options)
     bench.judge(bench.parent.run)
     scheme = _scheme()
     if scheme is not None:
         _file(bench, bench.parent, folder / scheme, scheme)
-    _thinner(bench, folder, options)
+    _trained(bench, folder, "low_rank", options)
     for macs in WIDTHS:
-        made = _narrower(bench, folder, macs, options)
-        if not made.passes:
+        made = _trained(bench, folder, "prune_filters", {**options, "macs": macs})
+        if made is None or not made.passes:
             break
         if scheme is not None:
             small = open_parent(made.run, data=None, verbose=bench.verbose)
@@ -216,19 +220,13 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     return _smallest(bench)
 
 
-def _thinner(bench: Bench, folder: Path, options: dict[str, Any]) -> None:
-    """Try products of thinner kernels, or say why they are left out."""
+def _trained(bench: Bench, folder: Path, technique: str, options: dict[str, Any]) -> Judged | None:
+    """Try a technique, or say why it is left out."""
     try:
-        recipe = TECHNIQUES["low_rank"](bench.parent, **{"teacher": "parent", **options})
+        recipe = TECHNIQUES[technique](bench.parent, **options)
     except InputError as error:
         bench.tell(f"left out  {error}")
-        return
-    bench.judge(produce(bench.parent, recipe, run_dir=folder / recipe.name, verbose=bench.verbose))
-
-
-def _narrower(bench: Bench, folder: Path, macs: float, options: dict[str, Any]) -> Judged:
-    options = {"teacher": "parent", **options, "macs": macs}
-    recipe = TECHNIQUES["prune_filters"](bench.parent, **options)
+        return None
     run_dir = folder / recipe.name
     return bench.judge(produce(bench.parent, recipe, run_dir=run_dir, verbose=bench.verbose))
 
@@ -248,6 +246,12 @@ def _scheme() -> str | None:
 
 def _smallest(bench: Bench) -> Judged:
     others = bench.judged[1:]
+    if not others:
+        raise InputError(
+            f"`run` must have a model that something makes smaller. Received: "
+            f"{str(bench.parent.run)!r}, for which all was left out, as said above. Install "
+            "kclassify[litert] or kclassify[onnx] for files of 8-bit numbers, or name a technique."
+        )
     passing = [one for one in others if one.passes]
     if not passing:
         raise InputError(

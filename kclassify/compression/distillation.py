@@ -17,7 +17,7 @@ from kclassify.checks import InputError, check_choice, check_number
 from kclassify.data.spec import Examples, Source
 from kclassify.models.blocks import LOGITS
 from kclassify.models.folding import fold_batch_norm
-from kclassify.models.saved import load_keras_file, load_run_model
+from kclassify.models.saved import check_layers, load_keras_file, load_run_model
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -92,6 +92,7 @@ def _load(teacher: Any, source: Source) -> keras.Model:
         model, names = load_keras_file(path), None
     else:
         run = Run.open(teacher)
+        check_layers(run, purpose="a teacher")
         model, names = load_run_model(run), tuple(run.config["class_names"])
     _check_same(teacher, model, names, source)
     return model

@@ -82,7 +82,7 @@ def open_parent(run: Run | str | os.PathLike[str], *, data: Any, verbose: bool) 
         raise InputError(
             f"`run` must have a Keras model to begin with. Received: {str(run)!r}, which serves "
             f"{run.quantized_file.name}. Pass the run that it came of, "
-            f"{run.config['compression']['parent']['run']!r}."
+            f"{run.parent!r}."
         )
     config = FitConfig.from_json(run.config["config"])
     source = _source(run, config, data, verbose=verbose)
@@ -103,8 +103,10 @@ def _source(run: Run, config: FitConfig, data: Any, *, verbose: bool) -> Source:
 
 
 def child_path(parent: Parent, name: str, run_dir: str | os.PathLike[str] | None) -> Path:
-    """Return the folder of a run that comes of another: beside it, unless said otherwise."""
-    return Path(run_dir) if run_dir else parent.run.path.with_name(f"{parent.run.path.name}-{name}")
+    """Return the folder of what comes of a run: beside it, unless said otherwise."""
+    # What ".." ends with is no name to begin another with.
+    own = parent.run.path.resolve() if parent.run.path.name in ("", "..") else parent.run.path
+    return Path(run_dir) if run_dir else own.with_name(f"{own.name}-{name}")
 
 
 def keep_untrained(

@@ -201,6 +201,8 @@ class GradualPruning(keras.callbacks.Callback):
         self.network, self.held, self.score = network, held, score
         self.sparsity, self.scope, self.schedule = sparsity, scope, schedule
         self.updates = 0
+        # The steps before the epoch in work: asking the optimizer would wait for each step.
+        self.before = 0
 
     @property
     def state(self) -> dict[str, Any]:
@@ -213,9 +215,13 @@ class GradualPruning(keras.callbacks.Callback):
         for mask, value in zip(self.held, state["masks"], strict=True):
             mask.mask.assign(value)
 
+    def on_epoch_begin(self, epoch, logs=None):
+        """Note which step the epoch begins with."""
+        self.before = epoch * self.params["steps"]
+
     def on_train_batch_end(self, batch, logs=None):
         """Prune, where it is time."""
-        done = int(self.model.optimizer.iterations) / (REACHED * self.schedule.total_steps)
+        done = (self.before + batch + 1) / (REACHED * self.schedule.total_steps)
         due = min(UPDATES, int(done * UPDATES))
         if due > self.updates:
             self.updates = due

@@ -3,15 +3,15 @@
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number, is_whole, nearest
+from kclassify.checks import InputError, nearest
 from kclassify.compression.parent import Parent, child_path
 from kclassify.config import DATA_FIELDS, FitConfig
-from kclassify.runs import Run
+from kclassify.runs import Run, run_path
 
 runtime.prepare()
 
@@ -22,7 +22,7 @@ from kclassify.compression.distillation import (  # noqa: E402
     around_student,
     load_teacher,
 )
-from kclassify.training.place import Place, taken_place, train_in  # noqa: E402
+from kclassify.training.place import Place, taken_place  # noqa: E402
 from kclassify.training.session import Session, Start, build_session  # noqa: E402
 
 # Of the parent's epochs.
@@ -40,6 +40,7 @@ class Retraining:
         teacher: what it learns from besides the labels; None for the labels alone.
         named: which that is, for the manifest.
         lesson: how.
+        given: the fields of `config` that were asked for.
     """
 
     config: FitConfig
@@ -47,6 +48,7 @@ class Retraining:
     teacher: keras.Model | None = None
     named: Any = None
     lesson: Lesson = Lesson()
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def session(self, parent: Parent, network: keras.Model | None, **form: Any) -> Session:
         """Return the session of it: of `network`, or of a new one of the configuration."""
@@ -60,7 +62,8 @@ class Retraining:
     def facts(self) -> dict[str, Any]:
         """Return what a run's manifest says of it."""
         lesson = {name: getattr(self.lesson, name) for name in LESSON} if self.named else {}
-        return {"begin": round(self.begin, 6), "teacher": self.named, **lesson}
+        facts = {"begin": round(self.begin, 6), "teacher": self.named, **lesson}
+        return {**facts, "training": dict(self.given)}
 
 
 def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
@@ -83,7 +86,7 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
     check_names(own)
     config = config.replace(**own)
     share = 0.0 if "schedule" in own else _share_of(parent, config)
-    return Retraining(config, share, *_teaching(parent, options))
+    return Retraining(config, share, *_teaching(parent, options), given=own)
 
 
 def check_names(options: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> None:
@@ -149,7 +152,7 @@ def produce(
     verbose: bool,
 ) -> Run:
     """Return the run of a recipe: made now, gone on with, or found finished."""
-    path = child_path(parent, recipe.name, run_dir)
+    path = run_path(child_path(parent, recipe.name, run_dir), name=recipe.name)
     runtime.set_threads(recipe.config.threads)
     with taken_place(
         path, again="the same command", began=time.perf_counter(), verbose=verbose
@@ -161,26 +164,8 @@ def produce(
     return replace(place.run, source=parent.source)
 
 
-def retrain(
-    place: Place,
-    parent: Parent,
-    how: Retraining,
-    network: keras.Model | None,
-    *,
-    facts: dict[str, Any],
-) -> None:
-    """Train `network` into a run folder."""
-    train_in(place, parent.source, how.session(parent, network), facts=facts)
-
-
 def copy_of(network: keras.Model) -> keras.Model:
     """Return a network with the same weights that may be changed."""
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
     return copy
-
-
-def check_epochs(epochs: object) -> None:
-    """Raise `InputError` unless it is a number of epochs, none of them being one too."""
-    expected = "a whole number of at least 0"
-    check_number("epochs", epochs, expected=expected, ok=is_whole(epochs, least=0))

@@ -12,10 +12,8 @@ from kclassify.compression.pruning import check_pruning
 from kclassify.compression.retraining import (
     Recipe,
     Retraining,
-    check_epochs,
     check_names,
     copy_of,
-    retrain,
     retraining,
 )
 from kclassify.config import check_model_args
@@ -47,19 +45,25 @@ def prune(parent: Parent, **options: Any) -> Recipe:
         "scope": "global",
         "ramp": "cubic",
     }
-    own |= _own(options, *own)
+    asked = _own(options, *own)
+    own |= asked
     check_pruning(**own)
     epochs = options.get("epochs", 1)
-    check_epochs(epochs)
-    if epochs == 0:
-        own["ramp"] = "one_shot"
-        options["epochs"] = 1
+    expected = "a whole number of at least 0"
+    check_number("epochs", epochs, expected=expected, ok=is_whole(epochs, least=0))
+    trained = epochs > 0
+    if not trained:
+        # Nothing is trained, and so there is nothing to rise along.
+        options.pop("epochs")
+        own["ramp"] = asked.get("ramp", "one_shot")
+        expected = "'one_shot' without epochs, in which it could rise"
+        check_number("ramp", own["ramp"], expected=expected, ok=own["ramp"] == "one_shot")
     how = retraining(parent, options)
-    facts = {"technique": "prune", **own, "trained": epochs > 0, **how.facts()}
+    facts = {"technique": "prune", **own, "trained": trained, **how.facts()}
     name = f"prune-{100 * own['sparsity']:g}"
     if own["criterion"] != "magnitude":
         name += f"-{own['criterion']}"
-    return Recipe(name, how.config, facts, partial(_prune, parent, how, own, trained=epochs > 0))
+    return Recipe(name, how.config, facts, partial(_prune, parent, how, own, trained=trained))
 
 
 def _prune(
@@ -114,7 +118,9 @@ def low_rank(parent: Parent, **options: Any) -> Recipe:
 
 
 def _training(parent: Parent, how: Retraining, network: Any) -> Callable[[Place, dict], None]:
-    return lambda place, facts: retrain(place, parent, how, network, facts=facts)
+    return lambda place, facts: train_in(
+        place, parent.source, how.session(parent, network), facts=facts
+    )
 
 
 def distill(parent: Parent, **options: Any) -> Recipe:
@@ -131,7 +137,7 @@ def distill(parent: Parent, **options: Any) -> Recipe:
     options = {"teacher": "parent", **whole, **options}
     how = retraining(parent, options)
     how = replace(how, config=how.config.replace(model=model, model_args=args))
-    facts = {"technique": "distill", **how.facts()}
+    facts = {"technique": "distill", "model": model, "model_args": dict(args), **how.facts()}
     return Recipe(f"distill-{model}", how.config, facts, _training(parent, how, None))
 
 

@@ -26,7 +26,7 @@ from kclassify.runs import Run
 runtime.prepare()
 
 from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
-from kclassify.models.saved import load_keras_file  # noqa: E402
+from kclassify.models.saved import load_network  # noqa: E402
 from kclassify.serving.classifier import Classifier, load  # noqa: E402
 from kclassify.serving.saved_model import versions  # noqa: E402
 
@@ -115,8 +115,7 @@ def cost(
         measured = measure_in_child(served or run.path, seconds, batch_sizes)
         bar.update()
     file = served or run.quantized_file or run.model_file
-    # Of the network; what a file was made of it has no parameters that could be counted.
-    network = load_keras_file(run.model_file)
+    network = load_network(run)
     found = Cost(
         served=str(file.relative_to(run.path)),
         parameters=count_parameters(network),

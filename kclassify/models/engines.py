@@ -1,7 +1,8 @@
 """What computes the probabilities: TensorFlow, ONNX Runtime or LiteRT, each with the least ado.
 
 An engine is a function from uint8 images ``(batch_size, height, width, channels)`` of the model's
-size to float32 probabilities ``(batch_size, num_classes)``. It may be called by several threads.
+size to float32 probabilities ``(batch_size, num_classes)``, or to logits where a file was made of
+those (`of_logits`). It may be called by several threads.
 """
 
 from collections.abc import Callable

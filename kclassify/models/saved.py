@@ -45,8 +45,18 @@ def check_layers(run: Run, *, purpose: str) -> None:
         raise InputError(
             f"`run` must have a Keras model for {purpose}. Received: {str(run)!r}, which serves "
             f"{run.quantized_file.name}, a file without gradients. Take the run that it came of, "
-            f"{run.config['compression']['parent']['run']!r}."
+            f"{run.parent!r}."
         )
+
+
+def load_network(run: Run) -> keras.Model:
+    """Return the Keras network of a run, of a quantized one too: what its file was made of.
+
+    Raises:
+        InputError: as `load_run_model`.
+    """
+    model = load_run_model(run)
+    return load_keras_file(run.model_file) if run.quantized_file is not None else model
 
 
 def load_keras_file(path: Path) -> keras.Model:

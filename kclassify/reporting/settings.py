@@ -48,9 +48,13 @@ def compress_words(manifest: Mapping[str, Any], *, run_dir: str) -> list[str]:
     """Return the words of the command that makes a run of its parent again."""
     asked = dict(manifest["compression"])
     words = ["kclassify", "compress", asked.pop("parent")["run"], "--run-dir", run_dir]
-    given = {name: value for name, value in asked.items()
-             if name not in ("begin", "trained") and value is not None}  # fmt: skip
-    return [*words, *_flags({**given, "epochs": manifest["config"]["epochs"]})]
+    training = asked.pop("training", {}) if asked.get("trained", True) else {"epochs": 0}
+    if asked["technique"] == "quantized_training":
+        # It is a part of quantizing, which makes it where it is needed.
+        asked["technique"] = "quantize"
+    given = {name: value for name, value in {**asked, **training}.items()
+             if name not in ("begin", "trained", "training") and value is not None}  # fmt: skip
+    return [*words, *_flags(given)]
 
 
 def fit_words(manifest: Mapping[str, Any]) -> list[str] | None:

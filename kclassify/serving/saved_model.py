@@ -130,7 +130,7 @@ def _check_file_alone(
             raise InputError(
                 f"`{argument}` must be left out for a quantized run, which is exported as the "
                 f"file that was evaluated. Received: {argument}={value!r} with {str(run)!r}. "
-                f"Export {run.config['compression']['parent']['run']!r}, of which it came."
+                f"Export {run.parent!r}, of which it came."
             )
 
 

@@ -1,6 +1,7 @@
 """The whole way of each technique: a run that comes of a run, measured, compared, reported."""
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -10,12 +11,15 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
-from kclassify.cli import main
+from kclassify.cli import VERBS, main
 from kclassify.compression.measuring import least_drop
 from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import sparsity_of
 from kclassify.compression.techniques import TECHNIQUES
 from kclassify.models.weights import weights_hash
+from kclassify.options import COMPRESSION_OPTIONS, parse
+from kclassify.reporting.settings import commands
+from kclassify.reporting.tables import read_tables
 from kclassify.runs import Run
 
 import keras  # isort: skip
@@ -212,6 +216,7 @@ def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(p
         ("prune", {"sparsity": 1.0}, "`sparsity` must be"),
         ("prune", {"sparsety": 0.5}, "`sparsety` must be an option of the technique.*'sparsity'"),
         ("prune", {"image_size": 16}, "`image_size` must be an option of the technique"),
+        ("prune", {"epochs": 0, "ramp": "cubic"}, "`ramp` must be 'one_shot' without epochs"),
         ("prune", {"epochs": -1}, "`epochs` must be a whole number of at least 0"),
         ("prune", {"teacher": "none"}, "`run` must be a run folder"),
         ("prune_filters", {"macs": 0}, "`macs` must be"),
@@ -236,6 +241,64 @@ def test_bad_input_is_one_sentence_before_any_work(parent, technique, options, w
 def test_a_drop_that_is_none_is_named(parent, max_drop):
     with pytest.raises(InputError, match="`max_drop` must be a share between 0 and 1"):
         kclassify.compress(parent, max_drop=max_drop, verbose=False)
+
+
+@pytest.mark.parametrize("technique", [None, "prune", "quantize"])
+def test_a_folder_that_is_not_ours_is_left_alone(parent, technique):
+    if technique == "quantize":
+        pytest.importorskip("ai_edge_litert")
+    name = "filters-70" if technique is None else "mine"
+    path = Path("all", name) if technique is None else Path(name)
+    path.mkdir(parents=True)
+    (path / "precious.txt").write_text("mine")
+    (path / "samples.npz").write_text("mine too")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kclassify.compression.compress.FILES", ())
+        patch.setattr("kclassify.compression.compress.WIDTHS", (0.7,))
+        with pytest.raises(InputError, match="a folder that kclassify did not make"):
+            kclassify.compress(
+                parent, technique=technique, max_drop=0.9, epochs=1, verbose=False,
+                run_dir="all" if technique is None else name,
+            )  # fmt: skip
+    assert sorted(one.name for one in path.iterdir()) == ["precious.txt", "samples.npz"]
+    assert (path / "samples.npz").read_text() == "mine too"
+
+
+def test_a_search_refuses_what_it_cannot_train_with_before_any_work(parent):
+    with pytest.raises(InputError, match=r"`epochz` must be .* Did you mean 'epochs'"):
+        kclassify.compress(parent, max_drop=0.9, run_dir="all", epochz=1, verbose=False)
+    assert not os.path.exists("all")
+
+
+def test_a_search_leaves_out_what_the_model_cannot_take(parent, monkeypatch, capsys):
+    monkeypatch.setattr("kclassify.compression.compress.FILES", ())
+    monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.0001,))
+    with pytest.raises(InputError, match=r"all was left out.*kclassify\[litert\]"):
+        kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
+    said = capsys.readouterr().out
+    assert "left out  `macs` must be a share that pruning can leave" in said
+    assert "left out  `technique` must be one that the model can take. Received: 'low_rank'" in said
+
+
+@pytest.mark.parametrize(
+    ("technique", "options", "words"),
+    [
+        ("prune", {"epochs": 0}, "--technique prune --sparsity 0.5 .*--epochs 0$"),
+        ("prune", {"learning_rate": 0.01}, "--epochs 1 --learning-rate 0.01$"),
+        ("distill", {"teacher": "parent"}, "--model convnet .*--filters 2 "),
+    ],
+)
+def test_the_report_has_the_command_that_makes_the_run_again(parent, technique, options, words):
+    run = made(parent, technique, **options).run
+    command = commands(read_tables(run))
+    assert re.search(words, command), command
+    again = parse(command.split()[1:], VERBS)
+    given = {name: getattr(again, name) for name in COMPRESSION_OPTIONS if hasattr(again, name)}
+    asked = {**again.config, **given}
+    small = kclassify.compress(
+        parent, technique=again.technique, run_dir="again", verbose=False, **asked
+    )
+    assert small.run.summary["weights_sha256"] == run.summary["weights_sha256"]
 
 
 def test_a_parent_evaluated_on_views_is_refused(parent, tiny_arrays):

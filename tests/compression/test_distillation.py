@@ -160,6 +160,13 @@ def test_a_teacher_with_other_names_or_that_is_not_there_is_refused(tiny_run, so
         load_teacher(["none"], source)
 
 
+def test_a_quantized_run_is_no_teacher(tiny_run, source, monkeypatch):
+    file = tiny_run.path / "quantized.tflite"
+    monkeypatch.setattr(type(tiny_run), "quantized_file", file)
+    with pytest.raises(InputError, match="`run` must have a Keras model for a teacher"):
+        load_teacher([tiny_run], source)
+
+
 @pytest.mark.parametrize(
     "change", [{"temperature": 0}, {"weight": 0}, {"weight": 1.5}, {"match": "both"},
                {"temperature": "hot"}]
