@@ -5,6 +5,7 @@ Whatever stops the process or the machine in between, a reader finds what was th
 
 import errno
 import glob
+import hashlib
 import os
 import re
 import shutil
@@ -93,6 +94,12 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file, by which it is known to be what was written."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:

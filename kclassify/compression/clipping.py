@@ -19,8 +19,10 @@ runtime.prepare()
 import keras  # noqa: E402
 
 from kclassify.compression.pruning import kernels  # noqa: E402
+from kclassify.compression.quantization import rounded_kernel  # noqa: E402
 from kclassify.compression.retraining import copy_of  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
+from kclassify.models.folding import FOLDABLE  # noqa: E402
 
 # Validation images that noise is added to, and how strong it is, of 5.
 NOISY_IMAGES, SEVERITY = 1000, 2
@@ -66,7 +68,7 @@ def choose_share(
     """Return the share that does best in 8 bits, and what each does.
 
     Of those that lose no more than `max_drop` of the validation accuracy, the one whose kernels
-    are best when each is rounded to 255 steps between its own extremes.
+    are best when they have 8 bits, as in a quantized file.
 
     Args:
         parent: the run.
@@ -75,7 +77,7 @@ def choose_share(
 
     Returns:
         The share, and a row for each: `share`, `largest` (absolute value in any kernel),
-        `accuracy` on validation images, `accuracy_int8` with kernels rounded so, and
+        `accuracy` on validation images, `accuracy_int8` with such kernels, and
         `accuracy_noise` of the float network on noisy images.
     """
     noisy = _noisy(parent)
@@ -103,11 +105,13 @@ def _noisy(parent: Parent) -> np.ndarray:
     return CORRUPTIONS["gaussian_noise"](images, SEVERITY, np.random.default_rng(0))
 
 
-def rounded(model: keras.Model, *, steps: int = 255) -> keras.Model:
-    """Return a copy whose kernels have at most `steps` values each, evenly spaced around zero."""
+def rounded(model: keras.Model) -> keras.Model:
+    """Return a copy whose kernels have 8 bits, as a quantized file has them.
+
+    That batch normalization is not folded in makes no difference: it scales whole channels.
+    """
     copy = copy_of(model)
-    for kernel in kernels(copy):
-        values = kernel.numpy()
-        step = max(float(np.abs(values).max()), 1e-12) / (steps // 2)
-        kernel.assign(np.round(values / step) * step)
+    for layer in copy.layers:
+        if isinstance(layer, FOLDABLE):
+            layer.set_weights([rounded_kernel(layer), *layer.get_weights()[1:]])
     return copy

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from kclassify import runtime
@@ -20,6 +19,7 @@ runtime.prepare()
 
 from kclassify.compression.measuring import (  # noqa: E402
     Judged,
+    itself,
     judge,
     least_drop,
     nearest_candidates,
@@ -129,13 +129,13 @@ def compress(
     began = time.perf_counter()
     parent = open_parent(run, data=data, verbose=verbose)
     _check_evaluated_plainly(parent.run)
-    bench = Bench(parent, max_drop, parent.right_on_validation(parent.network), verbose)
+    bench = Bench(parent, max_drop, verbose)
     if technique is None:
-        _check_budget(max_drop, len(bench.right))
+        _check_budget(max_drop, len(parent.right))
         chosen = _search(bench, child_path(parent, "compressed", run_dir), options)
     else:
         recipe = TECHNIQUES[technique](parent, **_with_budget(technique, options, max_drop))
-        bench.judge(parent.run)
+        bench.begin()
         chosen = bench.judge(produce(parent, recipe, run_dir=run_dir, verbose=verbose))
     bench.tell(f"{time.perf_counter() - began:.0f} s for all that was tried")
     return _finish(bench, chosen.run)
@@ -172,14 +172,12 @@ class Bench:
     Attributes:
         parent: the run.
         max_drop: the most accuracy that may be lost.
-        right: which of the validation images the parent has right.
         verbose: whether it is shown what is done.
         judged: what was measured so far.
     """
 
     parent: Parent
     max_drop: float
-    right: np.ndarray
     verbose: bool
     judged: list[Judged] = field(default_factory=list)
 
@@ -188,9 +186,15 @@ class Bench:
         """Print a line, or do not."""
         return say if self.verbose else silent
 
+    def begin(self) -> None:
+        """Measure the parent."""
+        self._note(itself(self.parent))
+
     def judge(self, run: Run) -> Judged:
         """Measure a run, and say what it is worth."""
-        found = judge(run, self.parent, self.right, max_drop=self.max_drop)
+        return self._note(judge(run, self.parent, max_drop=self.max_drop))
+
+    def _note(self, found: Judged) -> Judged:
         self.judged.append(found)
         self.tell(f"measured  {found}")
         return found
@@ -205,7 +209,7 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     options = {"teacher": "parent", **options}
     # What is wrong with the training is said now, not taken for a technique that does not suit.
     retraining(bench.parent, options)
-    bench.judge(bench.parent.run)
+    bench.begin()
     scheme = _scheme()
     if scheme is not None:
         _file(bench, bench.parent, folder / scheme, scheme)
@@ -254,10 +258,11 @@ def _smallest(bench: Bench) -> Judged:
         )
     passing = [one for one in others if one.passes]
     if not passing:
+        images = len(bench.parent.right)
         raise InputError(
             f"`max_drop` must be a loss that something keeps to. Received: {bench.max_drop!r}, and "
             f"of what was tried for {str(bench.parent.run)!r} nothing surely does on "
-            f"{len(bench.right):,} validation images. Nearest:\n{nearest_candidates(others)}\n"
+            f"{images:,} validation images. Nearest:\n{nearest_candidates(others)}\n"
             "Give a higher one, or more `epochs`. What was tried is kept."
         )
     return min(passing, key=lambda one: one.row["megabytes"])
@@ -276,7 +281,7 @@ def _finish(bench: Bench, run: Run) -> Compression:
         "parent": str(parent),
         "chosen": run.path.name,
         "max_drop": bench.max_drop,
-        "images": len(bench.right),
+        "images": len(bench.parent.right),
         "technique": run.config["compression"],
         "rows": table.to_dict("records"),
     }

@@ -51,30 +51,36 @@ class Judged:
         )
 
 
-def judge(run: Run, parent: Parent, right: np.ndarray, *, max_drop: float) -> Judged:
+def judge(run: Run, parent: Parent, *, max_drop: float) -> Judged:
     """Measure a run beside its parent.
 
     It passes where all of the 95 % interval of its difference to the parent is above ``-max_drop``
     (Bonett and Price 2012, as in `compare`): then it is not by luck that it does.
 
     Args:
-        run: the run.
-        parent: what it came of, or the parent's own run.
-        right: which of the validation images the parent has right.
-        max_drop: of the accuracy.
+        run: one that came of the parent.
+        parent: the run that it is compared with.
+        max_drop: the most accuracy that it may lose.
     """
     ours = parent.right_on_validation(load_run_model(run))
-    fixed, broken = int(np.sum(ours & ~right)), int(np.sum(right & ~ours))
-    low, high = difference_interval(fixed, broken, images=len(right))
-    if run.path == parent.run.path:
-        low = high = 0.0
-    least, most = wilson(int(ours.sum()), len(ours))
-    return Judged(run, {
-        "run": run.path.name,
-        "accuracy": float(ours.mean()), "accuracy_low": float(least), "accuracy_high": float(most),
-        "difference": (fixed - broken) / len(right), "low": low, "high": high,
-        "passes": low >= -max_drop, **_sizes(run), **_speed(run),
-    })  # fmt: skip
+    fixed, broken = int(np.sum(ours & ~parent.right)), int(np.sum(parent.right & ~ours))
+    low, high = difference_interval(fixed, broken, images=len(ours))
+    difference = (fixed - broken) / len(ours)
+    beside = {"difference": difference, "low": low, "high": high, "passes": low >= -max_drop}
+    return Judged(run, _row(run, ours) | beside)
+
+
+def itself(parent: Parent) -> Judged:
+    """Measure a parent: it is as good as it is, without any chance in it."""
+    beside = {"difference": 0.0, "low": 0.0, "high": 0.0, "passes": True}
+    return Judged(parent.run, _row(parent.run, parent.right) | beside)
+
+
+def _row(run: Run, right: np.ndarray) -> dict[str, Any]:
+    low, high = wilson(int(right.sum()), len(right))
+    accuracy = {"accuracy": float(right.mean()), "accuracy_low": float(low),
+                "accuracy_high": float(high)}  # fmt: skip
+    return {"run": run.path.name, **accuracy, **_sizes(run), **_speed(run)}
 
 
 def least_drop(images: int) -> float:

@@ -2,13 +2,14 @@
 
 import os
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kclassify import runtime
-from kclassify.atomic import replacing
+from kclassify.atomic import file_hash, replacing
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.data.fingerprint import fingerprint
@@ -25,9 +26,8 @@ import pandas as pd  # noqa: E402
 
 from kclassify.evaluation.predictions import predict  # noqa: E402
 from kclassify.evaluation.run_data import can_reload, source_of  # noqa: E402
-from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
-from kclassify.models.weights import weights_hash  # noqa: E402
+from kclassify.training.ending import save_network  # noqa: E402
 from kclassify.training.place import Place  # noqa: E402
 
 BATCH_SIZE = 256
@@ -50,6 +50,11 @@ class Parent:
     network: keras.Model
     config: FitConfig
     epochs: int
+
+    @cached_property
+    def right(self) -> np.ndarray:
+        """Which of the validation images the run has right; asked for by all that is compared."""
+        return self.right_on_validation(self.network)
 
     def right_on_validation(self, model: keras.Model) -> np.ndarray:
         """Return of each validation image whether `model` has it right."""
@@ -110,34 +115,38 @@ def child_path(parent: Parent, name: str, run_dir: str | os.PathLike[str] | None
 
 
 def keep_untrained(
-    place: Place, parent: Parent, network: keras.Model, facts: dict[str, Any]
+    place: Place,
+    parent: Parent,
+    network: keras.Model,
+    facts: dict[str, Any],
+    *,
+    accuracy: float,
+    file: Path | None = None,
 ) -> None:
-    """Write a run whose network needed no training, with its accuracy on validation images."""
+    """Write a run whose network needed no training.
+
+    Args:
+        place: its folder.
+        parent: the run that it came of.
+        network: its network.
+        facts: its manifest.
+        accuracy: on validation images, of what is served.
+        file: what is served instead of the network, if it is quantized.
+    """
     run = place.run
     place.begin(facts, parent.source)
-    accuracy = float(parent.right_on_validation(network).mean())
-    with replacing(run.model_file) as beside:
-        network.save(beside)
-    run.write(run.history_file, no_history(accuracy))
-    run.write(run.summary_file, untrained_summary(network, accuracy) | {
-        "weights_sha256": weights_hash(network)})  # fmt: skip
+    hashed = {}
+    if file is not None:
+        with replacing(run.path / file.name) as beside:
+            beside.write_bytes(file.read_bytes())
+        hashed = {"weights_sha256": file_hash(file)}
+    run.write(run.history_file, _no_history(accuracy))
+    untrained = {"best_epoch": 0, "epochs_trained": 0, "training_seconds": 0.0, "stopped": None}
+    save_network(run, network, {"val_accuracy": accuracy, **untrained, **hashed})
     place.tell(f"validation accuracy {accuracy:.4f}, kept in {run}")
 
 
-def untrained_summary(network: keras.Model, accuracy: float) -> dict[str, Any]:
-    """Return what `summary.json` holds of a network that was not trained."""
-    return {
-        "best_epoch": 0,
-        "val_accuracy": accuracy,
-        "parameters": count_parameters(network),
-        "macs": count_macs(network),
-        "training_seconds": 0.0,
-        "epochs_trained": 0,
-        "stopped": None,
-    }
-
-
-def no_history(accuracy: float) -> pd.DataFrame:
+def _no_history(accuracy: float) -> pd.DataFrame:
     """Return the history of a network that was not trained: where it stands."""
     columns = ("accuracy", "loss", "val_accuracy", "val_loss", "learning_rate", "seconds")
     row = dict.fromkeys(columns, float("nan")) | {"epoch": 0, "val_accuracy": accuracy}

@@ -23,8 +23,9 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.models.folding import FOLDABLE, fold_batch_norm  # noqa: E402
+from kclassify.serving.formats import FORMATS, write_litert, write_onnx  # noqa: E402
 
-LITERT, ONNX = ("ai_edge_litert",), ("tf2onnx", "onnxruntime", "onnx")
+LITERT, ONNX = FORMATS["litert"].packages, (*FORMATS["onnx"].packages, "onnx")
 
 
 @dataclass(frozen=True)
@@ -35,14 +36,12 @@ class Scheme:
         ending: of the file.
         packages: what must be installed.
         extra: what installs them.
-        description: one line.
         write: writes a network without batch normalization, with images for the ranges.
     """
 
     ending: str
     packages: tuple[str, ...]
     extra: str
-    description: str
     write: Callable[[keras.Model, Path, np.ndarray], None]
 
 
@@ -50,22 +49,13 @@ def _litert(**options: Any) -> Callable[[keras.Model, Path, np.ndarray], None]:
     def write(model: keras.Model, path: Path, images: np.ndarray) -> None:
         given = {name: value(images) if callable(value) else value
                  for name, value in options.items()}  # fmt: skip
-        model.export(
-            path, format="litert", verbose=False, input_signature=signature(model), **given
-        )
+        write_litert(model, path, **given)
 
     return write
 
 
 def _representative(images: np.ndarray) -> Callable[[], Iterator[list[np.ndarray]]]:
     return lambda: ([image[None]] for image in images)
-
-
-def _onnx_float(model: keras.Model, path: Path, images: np.ndarray) -> None:
-    with warnings.catch_warnings():
-        # Keras and tf2onnx touch names that NumPy 2 has dropped; a user can do nothing about it.
-        warnings.simplefilter("ignore")
-        model.export(path, format="onnx", verbose=False, input_signature=signature(model))
 
 
 def _onnx_int8(model: keras.Model, path: Path, images: np.ndarray) -> None:
@@ -84,7 +74,7 @@ def _onnx_int8(model: keras.Model, path: Path, images: np.ndarray) -> None:
     with TemporaryDirectory(prefix="kclassify-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plain, shaped = Path(scratch, "float.onnx"), Path(scratch, "shaped.onnx")
-        _onnx_float(model, plain, images)
+        write_onnx(model, plain)
         # Its symbolic inference of shapes wants one package more, for shapes that are plain here.
         quantization.quant_pre_process(plain, shaped, skip_symbolic_shape=True)
         quantization.quantize_static(
@@ -100,19 +90,19 @@ DEFAULT = [tf.lite.Optimize.DEFAULT]
 # ONNX Runtime's dynamic quantization is left out: it has no quick kernel for convolutions.
 SCHEMES: dict[str, Scheme] = {
     "litert_int8": Scheme(
-        ".tflite", LITERT, "litert", "8-bit weights and activations",
+        ".tflite", LITERT, "litert", 
         _litert(optimizations=DEFAULT, representative_dataset=_representative),
     ),
     "litert_dynamic": Scheme(
-        ".tflite", LITERT, "litert", "8-bit weights", _litert(optimizations=DEFAULT)
+        ".tflite", LITERT, "litert", _litert(optimizations=DEFAULT)
     ),
     "litert_float16": Scheme(
-        ".tflite", LITERT, "litert", "16-bit floats",
+        ".tflite", LITERT, "litert", 
         _litert(optimizations=DEFAULT, target_spec={"supported_types": [tf.float16]}),
     ),
-    "litert_float32": Scheme(".tflite", LITERT, "litert", "as it is", _litert()),
-    "onnx_int8": Scheme(".onnx", ONNX, "onnx", "8-bit weights and activations", _onnx_int8),
-    "onnx_float32": Scheme(".onnx", ONNX, "onnx", "as it is", _onnx_float),
+    "litert_float32": Scheme(".tflite", LITERT, "litert", _litert()),
+    "onnx_int8": Scheme(".onnx", ONNX, "onnx", _onnx_int8),
+    "onnx_float32": Scheme(".onnx", ONNX, "onnx", lambda model, path, _: write_onnx(model, path)),
 }  # fmt: skip
 
 
@@ -137,11 +127,6 @@ def write_quantized(model: keras.Model, path: Path, *, scheme: str, images: np.n
     """
     check_scheme(scheme)
     SCHEMES[scheme].write(fold_batch_norm(model), path, images)
-
-
-def signature(model: keras.Model) -> list[keras.InputSpec]:
-    """Return what a network takes, with any number of images."""
-    return [keras.InputSpec(shape=model.input_shape, dtype="uint8", name="images")]
 
 
 def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:
@@ -175,7 +160,7 @@ def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:
         {
             "layer": layer.name,
             "weights": layer.kernel.shape.num_elements(),
-            "kernel_db": _decibels(layer.kernel.numpy(), _kernel_rounded(layer)),
+            "kernel_db": _decibels(layer.kernel.numpy(), rounded_kernel(layer)),
             "outputs_db": _decibels(np.asarray(out), _range_rounded(np.asarray(out))),
         }
         for layer, out in zip(layers, keras.tree.flatten(outputs), strict=True)
@@ -183,7 +168,8 @@ def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("outputs_db", ignore_index=True)
 
 
-def _kernel_rounded(layer: keras.Layer) -> np.ndarray:
+def rounded_kernel(layer: keras.Layer) -> np.ndarray:
+    """Return a kernel of 8 bits: 255 steps, evenly around zero, for each output channel."""
     kernel = layer.kernel.numpy()
     # The output channels of a depthwise kernel are its last two axes.
     channels = 2 if isinstance(layer, keras.layers.DepthwiseConv2D) else 1

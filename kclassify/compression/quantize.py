@@ -1,15 +1,13 @@
 """A quantized run: the file that is served, and the network that it was made of."""
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kclassify import runtime
-from kclassify.atomic import replacing
-from kclassify.compression.parent import Parent, no_history, open_parent, untrained_summary
+from kclassify.compression.parent import Parent, keep_untrained, open_parent
 from kclassify.compression.retraining import Recipe, Retraining, produce
 from kclassify.training.place import Place, train_in
 
@@ -25,7 +23,7 @@ from kclassify.compression.quantization import (  # noqa: E402
 from kclassify.compression.quantized_training import quantized_form  # noqa: E402
 from kclassify.data.pipeline import first_images  # noqa: E402
 from kclassify.models.folding import fold_batch_norm  # noqa: E402
-from kclassify.models.quantized import file_hash, file_model  # noqa: E402
+from kclassify.models.quantized import file_model  # noqa: E402
 
 # Schemes whose loss training can make smaller: the others round too little to lose anything.
 TRAINABLE = ("litert_int8", "onnx_int8")
@@ -47,24 +45,14 @@ def write_run(
     network = fold_batch_norm(parent.network)
     with tempfile.TemporaryDirectory(prefix="kclassify-") as scratch:
         file = Path(scratch, f"quantized{SCHEMES[own['scheme']].ending}")
-        began = time.perf_counter()
         right = _written(parent, network, file, own["scheme"], images)
-        drop = float(parent.right_on_validation(parent.network).mean() - right.mean())
-        if own["scheme"] in TRAINABLE and loses_too_much(drop, own["max_drop"]):
+        drop = float(parent.right.mean() - right.mean())
+        if own["scheme"] in TRAINABLE and drop > own["max_drop"]:
             place.tell(f"note      {100 * drop:.2f} points are lost: training with rounding")
-            network = _trained_for_it(parent, how, own, place)
+            network = _trained_for_it(parent, how, images, place)
             right = _written(parent, network, file, own["scheme"], images)
-        _keep(place, parent, network, file, facts, float(right.mean()))
+        keep_untrained(place, parent, network, facts, accuracy=float(right.mean()), file=file)
     place.run.write(place.run.table_file("layer_errors"), _errors(network, images))
-    place.tell(
-        f"validation accuracy {right.mean():.4f}, kept in {place.run} "
-        f"({time.perf_counter() - began:.0f} s)"
-    )
-
-
-def loses_too_much(drop: float, max_drop: float) -> bool:
-    """Tell whether a training is worth it."""
-    return drop > max_drop
 
 
 def _representative(parent: Parent, count: int) -> np.ndarray:
@@ -85,10 +73,9 @@ def _written(
 
 
 def _trained_for_it(
-    parent: Parent, how: Retraining, own: dict[str, Any], place: Place
+    parent: Parent, how: Retraining, images: np.ndarray, place: Place
 ) -> keras.Model:
     """Return the network after a training that computes as the integers will; a run of its own."""
-    images = _representative(parent, own["images"])
 
     def make(inner: Place, facts: dict[str, Any]) -> None:
         network = fold_batch_norm(parent.network)
@@ -97,31 +84,11 @@ def _trained_for_it(
         )
         train_in(inner, parent.source, session, facts=facts)
 
-    facts = {"technique": "quantized_training", "images": own["images"], **how.facts()}
+    facts = {"technique": "quantized_training", "images": len(images), **how.facts()}
     recipe = Recipe("aware", how.config, facts, make)
     path = place.run.path.with_name(f"{place.run.path.name}-aware")
     aware = produce(parent, recipe, run_dir=path, verbose=place.verbose)
     return open_parent(aware, data=None, verbose=place.verbose).network
-
-
-def _keep(
-    place: Place,
-    parent: Parent,
-    network: keras.Model,
-    file: Path,
-    facts: dict[str, Any],
-    accuracy: float,
-) -> None:
-    run = place.run
-    place.begin(facts, parent.source)
-    with replacing(run.model_file) as beside:
-        network.save(beside)
-    with replacing(run.path / file.name) as beside:
-        beside.write_bytes(file.read_bytes())
-    run.write(run.history_file, no_history(accuracy))
-    run.write(run.summary_file, {
-        **untrained_summary(network, accuracy), "weights_sha256": file_hash(file)
-    })  # fmt: skip
 
 
 def _errors(network: keras.Model, images: np.ndarray) -> Any:

@@ -83,7 +83,7 @@ def _prune(
     masks = pruning.masks_of(score(network), sparsity=sparsity, scope=own["scope"])
     pruning.apply_masks(network, masks)
     if not trained:
-        keep_untrained(place, parent, network, facts)
+        keep_untrained(place, parent, network, facts, accuracy=_accuracy(parent, network))
         return
     session = how.session(parent, network)
     held = pruning.hold(session.trained, masks)
@@ -115,6 +115,10 @@ def low_rank(parent: Parent, **options: Any) -> Recipe:
     facts = {"technique": "low_rank", **own, **how.facts()}
     return Recipe(f"rank-{100 * own['energy']:g}", how.config, facts,
                   _training(parent, how, network))  # fmt: skip
+
+
+def _accuracy(parent: Parent, network: Any) -> float:
+    return float(parent.right_on_validation(network).mean())
 
 
 def _training(parent: Parent, how: Retraining, network: Any) -> Callable[[Place, dict], None]:
@@ -154,7 +158,8 @@ def clip(parent: Parent, **options: Any) -> Recipe:
 def _clip(parent: Parent, own: dict[str, Any], place: Place, facts: dict[str, Any]) -> None:
     share, sweep = choose_share(parent, **own)
     place.tell(sweep.to_string(index=False, float_format="{:.4f}".format))
-    keep_untrained(place, parent, clipped(parent.network, share=share), facts)
+    network = clipped(parent.network, share=share)
+    keep_untrained(place, parent, network, facts, accuracy=_accuracy(parent, network))
     place.run.write(place.run.table_file("clip"), sweep.set_index("share"))
 
 

@@ -1,9 +1,9 @@
 """A quantized file as a Keras model, so that it is measured by whatever measures a network."""
 
-import hashlib
 from pathlib import Path
 
 from kclassify import runtime
+from kclassify.atomic import file_hash
 from kclassify.checks import InputError
 from kclassify.models.engines import ENGINES, Engine
 from kclassify.runs import Run
@@ -60,9 +60,3 @@ def file_model(file: Path, input_shape: tuple[int, ...], num_classes: int) -> ke
     images = keras.Input(input_shape, dtype="uint8", name="images")
     layer = FromFile(ENGINES[file.suffix](file), num_classes)
     return keras.Model(images, layer(images), name="quantized")
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file, by which a quantized run says which model it has."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kclassify import runtime
 from kclassify.checks import check_choice, check_installed
@@ -28,7 +29,8 @@ class Format:
     write: Callable[[keras.Model, Path], None]
 
 
-def _write_onnx(model: keras.Model, path: Path) -> None:
+def write_onnx(model: keras.Model, path: Path) -> None:
+    """Write a model of images as an ONNX file, for any number of them."""
     with warnings.catch_warnings():
         # Keras and tf2onnx touch names that NumPy 2 has dropped; a user can do nothing about it.
         warnings.simplefilter("ignore")
@@ -36,8 +38,10 @@ def _write_onnx(model: keras.Model, path: Path) -> None:
         model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
 
 
-def _write_litert(model: keras.Model, path: Path) -> None:
-    model.export(path, format="litert", verbose=False, input_signature=_signature(model))
+def write_litert(model: keras.Model, path: Path, **converter: Any) -> None:
+    """Write a model of images as a LiteRT file; `converter` are attributes of TFLiteConverter."""
+    signature = _signature(model)
+    model.export(path, format="litert", verbose=False, input_signature=signature, **converter)
 
 
 def _signature(model: keras.Model) -> list[keras.InputSpec]:
@@ -45,8 +49,8 @@ def _signature(model: keras.Model) -> list[keras.InputSpec]:
 
 
 FORMATS = {
-    "onnx": Format("model.onnx", ("tf2onnx", "onnxruntime"), _write_onnx),
-    "litert": Format("model.tflite", ("ai_edge_litert",), _write_litert),
+    "onnx": Format("model.onnx", ("tf2onnx", "onnxruntime"), write_onnx),
+    "litert": Format("model.tflite", ("ai_edge_litert",), write_litert),
 }
 
 

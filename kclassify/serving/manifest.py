@@ -4,9 +4,10 @@ A SavedModel is a program, and whoever can change it can change the hashes too: 
 accident or a careless change, not an attack. TensorFlow is not needed.
 """
 
-import hashlib
 import json
 from pathlib import Path
+
+from kclassify.atomic import file_hash
 
 METADATA = Path("assets.extra", "metadata.json")
 MANIFEST = Path("assets.extra", "manifest.json")
@@ -16,7 +17,7 @@ def file_hashes(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in an export, by its path from there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in files}
-    return {name: _sha256(path) for name, path in names.items() if name != MANIFEST.as_posix()}
+    return {name: file_hash(path) for name, path in names.items() if name != MANIFEST.as_posix()}
 
 
 def deviation(folder: Path, *, only: str | None = None) -> str | None:
@@ -37,8 +38,3 @@ def deviation(folder: Path, *, only: str | None = None) -> str | None:
     names = sorted(written.keys() | found.keys()) if only is None else [only]
     changed = [name for name in names if written.get(name) != found.get(name)]
     return f"{', '.join(changed)}: not as {MANIFEST.name} says" if changed else None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

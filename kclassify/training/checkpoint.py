@@ -4,7 +4,6 @@ Each folder says the SHA-256 of its files, so a damaged one is known, and the on
 TensorFlow is not needed.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from kclassify.atomic import appearing
+from kclassify.atomic import appearing, file_hash
 
 # One more than is needed, for when the newest is damaged.
 KEPT = 2
@@ -52,7 +51,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     with appearing(target) as beside:
         np.savez(beside / ARRAYS, allow_pickle=False, **checkpoint.arrays)
         (beside / FACTS).write_text(json.dumps(checkpoint.facts), "utf-8")
-        manifest = {name: _sha256(beside / name) for name in (ARRAYS, FACTS)}
+        manifest = {name: file_hash(beside / name) for name in (ARRAYS, FACTS)}
         (beside / MANIFEST).write_text(json.dumps(manifest), "utf-8")
     for old in _found(folder)[KEPT:]:
         shutil.rmtree(old)
@@ -81,7 +80,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     manifest = _json(path / MANIFEST)
     for name in (ARRAYS, FACTS):
-        if not (path / name).is_file() or _sha256(path / name) != manifest.get(name):
+        if not (path / name).is_file() or file_hash(path / name) != manifest.get(name):
             raise DamagedError(f"{name} is not what {MANIFEST} says")
     try:
         with np.load(path / ARRAYS, allow_pickle=False) as arrays:
@@ -114,8 +113,3 @@ def _step(path: Path) -> int:
 def _set_aside(path: Path) -> Path:
     names = (path.with_name(f"damaged-{count}-{path.name}") for count in range(1, 1000))
     return path.rename(next(name for name in names if not name.exists()))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

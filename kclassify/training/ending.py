@@ -1,6 +1,7 @@
 """How a training ends: with the best model saved, or with a sentence that says why not."""
 
 import shutil
+from typing import Any
 
 from kclassify import runtime
 from kclassify.atomic import replacing
@@ -9,7 +10,9 @@ from kclassify.runs import Run
 
 runtime.prepare()
 
-from kclassify.models.cost import count_parameters  # noqa: E402
+import keras  # noqa: E402
+
+from kclassify.models.cost import count_macs, count_parameters  # noqa: E402
 from kclassify.models.weights import weights_hash  # noqa: E402
 from kclassify.training.callbacks import BestWeights, StopOnNaN  # noqa: E402
 from kclassify.training.session import Session  # noqa: E402
@@ -32,19 +35,26 @@ def finish(run: Run, session: Session, best: BestWeights, nan: StopOnNaN) -> Non
 
 
 def _save(run: Run, session: Session, best: BestWeights, *, stopped: str | None) -> None:
-    model = session.network
-    model.set_weights(best.weights)
-    with replacing(run.model_file) as beside:
-        model.save(beside)
+    session.network.set_weights(best.weights)
     rows = run.history
-    summary = {
+    save_network(run, session.network, {
         "best_epoch": best.best_epoch,
         "val_accuracy": best.accuracy,
-        "weights_sha256": weights_hash(model),
-        "parameters": count_parameters(model),
-        "macs": session.macs,
         "training_seconds": round(float(rows["seconds"].sum()), 1),
         "epochs_trained": len(rows),
         "stopped": stopped,
-    }
-    run.write(run.summary_file, summary)
+    })  # fmt: skip
+
+
+def save_network(run: Run, network: keras.Model, found: dict[str, Any]) -> None:
+    """Write the model of a run, and last its summary, with which the run is finished.
+
+    Args:
+        run: where to.
+        network: of Keras's own layers.
+        found: what the summary has besides the model's size and the hash of its weights.
+    """
+    with replacing(run.model_file) as beside:
+        network.save(beside)
+    size = {"parameters": count_parameters(network), "macs": count_macs(network)}
+    run.write(run.summary_file, {"weights_sha256": weights_hash(network), **size, **found})

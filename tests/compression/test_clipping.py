@@ -25,9 +25,15 @@ def test_each_kernel_is_clipped_at_its_own_quantile_and_nothing_else_is_changed(
     assert all(np.array_equal(a.numpy(), b.numpy()) for a, b in others)
 
 
-def test_rounded_kernels_have_no_more_values_than_steps():
-    for kernel in kernels(rounded(network(), steps=15)):
-        assert len(np.unique(kernel.numpy())) <= 15
+def test_rounded_kernels_have_no_more_values_a_channel_than_8_bits():
+    model = build_model("convnet", input_shape=(8, 8, 3), num_classes=3, filters=64, depth=2)
+    small = rounded(model)
+    for before, after in zip(kernels(model), kernels(small), strict=True):
+        whole, columns = (k.numpy().reshape(-1, k.shape[-1]) for k in (before, after))
+        assert all(len(np.unique(column)) <= 255 for column in columns.T)
+        step = np.abs(whole).max(axis=0) / 127
+        assert (np.abs(whole - columns) <= 0.501 * step).all()
+        assert not np.array_equal(whole, columns)
 
 
 def test_the_share_that_is_best_in_8_bits_is_chosen_among_those_that_keep_the_accuracy(tiny_run):
@@ -40,11 +46,7 @@ def test_the_share_that_is_best_in_8_bits_is_chosen_among_those_that_keep_the_ac
     assert kept.set_index("share")["accuracy_int8"][share] == kept["accuracy_int8"].max()
 
 
-def test_the_run_has_the_sweep(tiny_run, monkeypatch):
-    rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
-    monkeypatch.setattr(
-        "kclassify.compression.measuring.measure_in_child", lambda *_: {"rows": rows}
-    )
+def test_the_run_has_the_sweep(tiny_run, no_measuring):
     run = kclassify.compress(
         tiny_run, technique="clip", shares=[0.9], run_dir="clipped", verbose=False
     ).run

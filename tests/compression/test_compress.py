@@ -24,6 +24,8 @@ from kclassify.runs import Run
 
 import keras  # isort: skip
 
+pytestmark = pytest.mark.usefixtures("no_measuring")
+
 # What each technique needs to be quick, and whether it can be had without an optional package.
 QUICK = {
     "prune": {"sparsity": 0.5, "epochs": 1},
@@ -34,14 +36,6 @@ QUICK = {
     "quantize": {"scheme": "litert_dynamic"},
 }
 NEEDS = {"quantize": "ai_edge_litert"}
-
-
-@pytest.fixture(autouse=True)
-def no_measuring(monkeypatch):
-    """Leave out the process that measures speed: seconds each time, and tested on its own."""
-    rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
-    monkeypatch.setattr("kclassify.compression.measuring.measure_in_child",
-                        lambda *_: {"rows": rows})  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kclassify.compression.measuring import Judged, judge, nearest_candidates, trade_off
+from kclassify.compression.measuring import Judged, itself, judge, nearest_candidates, trade_off
 from kclassify.compression.parent import open_parent
+from kclassify.evaluation.comparison import difference_interval
 from kclassify.runs import Run
 
 
@@ -36,8 +37,7 @@ def test_the_nearest_are_those_that_surely_lose_least():
 def test_a_run_is_measured_beside_its_parent_by_the_runtime_that_serves_it(tiny_run):
     """With the process that measures."""
     parent = open_parent(tiny_run, data=None, verbose=False)
-    right = parent.right_on_validation(parent.network)
-    found = judge(tiny_run, parent, right, max_drop=0.01)
+    found = itself(parent)
     assert found.passes
     assert found.row["difference"] == 0
     assert found.row["accuracy"] == pytest.approx(tiny_run.summary["val_accuracy"])
@@ -46,16 +46,15 @@ def test_a_run_is_measured_beside_its_parent_by_the_runtime_that_serves_it(tiny_
     assert found.row["images_per_second"] > 0
 
 
-def test_a_run_passes_where_it_surely_keeps_to_the_budget(tiny_run, monkeypatch):
-    rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
-    monkeypatch.setattr(
-        "kclassify.compression.measuring.measure_in_child", lambda *_: {"rows": rows}
-    )
+def test_a_run_passes_where_it_surely_keeps_to_the_budget(tiny_run, monkeypatch, no_measuring):
     parent = open_parent(tiny_run, data=None, verbose=False)
-    ours = parent.right_on_validation(parent.network)
-    elsewhere = Run(Path("elsewhere"))
-    monkeypatch.setattr("kclassify.compression.measuring.load_run_model", lambda _: parent.network)
-    monkeypatch.setattr("kclassify.compression.measuring._sizes", lambda _: {})
-    lost = np.ones_like(ours)
-    for budget, passes in ((0.99, True), (0.01, False)):
-        assert judge(elsewhere, parent, lost, max_drop=budget).passes is passes
+    ours = np.ones(len(parent.source.splits["validation"]), bool)
+    ours[0] = False
+    monkeypatch.setattr(type(parent), "right", np.ones_like(ours))
+    monkeypatch.setattr(type(parent), "right_on_validation", lambda *_: ours)
+    low, _ = difference_interval(0, 1, images=len(ours))
+    for budget, passes in ((-low + 1e-6, True), (-low - 1e-6, False)):
+        found = judge(tiny_run, parent, max_drop=budget)
+        assert found.passes is passes
+        assert found.row["difference"] == pytest.approx(-1 / len(ours))
+        assert found.row["low"] == low
