@@ -1,7 +1,7 @@
 """Pruning of single weights: which go, and how they stay away while the others are trained.
 
 Zeros make a file smaller that is packed, not a network faster: for that, whole channels must go,
-see `kclassify.compression.channels`.
+see `kclassify.compression.narrowing`.
 """
 
 from collections.abc import Callable, Sequence

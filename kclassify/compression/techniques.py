@@ -23,10 +23,10 @@ from kclassify.training.place import Place, train_in
 runtime.prepare()
 
 from kclassify.compression import pruning  # noqa: E402
-from kclassify.compression.channels import CRITERIA as CHANNEL_CRITERIA  # noqa: E402
-from kclassify.compression.channels import narrowed  # noqa: E402
 from kclassify.compression.clipping import check_shares, choose_share, clipped  # noqa: E402
 from kclassify.compression.low_rank import factorized  # noqa: E402
+from kclassify.compression.narrowing import CRITERIA as CHANNEL_CRITERIA  # noqa: E402
+from kclassify.compression.narrowing import narrowed  # noqa: E402
 from kclassify.compression.quantization import check_scheme  # noqa: E402
 from kclassify.compression.quantize import write_run  # noqa: E402
 
