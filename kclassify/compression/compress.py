@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kclassify import runtime
@@ -31,7 +32,7 @@ from kclassify.compression.retraining import produce, retraining  # noqa: E402
 from kclassify.compression.techniques import TECHNIQUES  # noqa: E402
 from kclassify.evaluation.comparison import Comparison, compare  # noqa: E402
 from kclassify.evaluation.evaluate import evaluate  # noqa: E402
-from kclassify.evaluation.subject import read_evaluation  # noqa: E402
+from kclassify.evaluation.predictions import read_predictions  # noqa: E402
 from kclassify.reporting.report import report  # noqa: E402
 from kclassify.training.notes import say, silent  # noqa: E402
 
@@ -128,7 +129,7 @@ def compress(
     check_number("max_drop", max_drop, expected="a share between 0 and 1, such as 0.005", ok=ok)
     began = time.perf_counter()
     parent = open_parent(run, data=data, verbose=verbose)
-    _check_evaluated_plainly(parent.run)
+    _check_comparable(parent)
     bench = Bench(parent, max_drop, verbose)
     if technique is None:
         _check_budget(max_drop, len(parent.right))
@@ -141,13 +142,18 @@ def compress(
     return _finish(bench, chosen.run)
 
 
-def _check_evaluated_plainly(run: Run) -> None:
+def _check_comparable(parent: Parent) -> None:
     """Raise `InputError` where the parent's evaluation is not one to compare others with."""
-    if run.metrics_file.is_file() and read_evaluation(run)["tta"] != "none":
+    run = parent.run
+    if not run.predictions_file("test").is_file():
+        return
+    found, ids = read_predictions(run, "test"), parent.source.splits["test"].ids
+    if found.tta != "none" or not np.array_equal(found.ids, ids):
+        of = "other images" if found.tta == "none" else f"test-time augmentation {found.tta}"
         raise InputError(
-            f"`run` must have been evaluated without test-time augmentation, or not yet, so that "
-            f"others can be compared with it. Received: {str(run)!r}. "
-            f"Run `kclassify evaluate {run}` again."
+            f"`run` must have been evaluated on its own test images without test-time "
+            f"augmentation, or not yet, so that others can be compared with it. Received: "
+            f"{str(run)!r}, evaluated with {of}. Run `kclassify evaluate {run}` again."
         )
 
 

@@ -117,7 +117,8 @@ def compare(
         ``comparison.json``, and its report shows it.
 
     Raises:
-        InputError: a run was not evaluated, or on other images or classes than the others.
+        InputError: a run was not evaluated, or on other images, classes or test-time views than
+            the others.
 
     Example:
         >>> import kclassify
@@ -183,10 +184,12 @@ def _check_same(first: Predictions, other: Predictions, *, first_run: Run, run: 
         differs = f"{len(other.ids):,} images, other ones than its {len(first.ids):,}"
     elif not np.array_equal(class_ids(first.labels), class_ids(other.labels)):
         differs = "the same images with other labels"
+    elif first.tta != other.tta:
+        differs = f"test-time augmentation {other.tta} rather than {first.tta}"
     if differs:
         raise InputError(
             f"`runs` must have been evaluated on the same images as {str(first_run)!r}. Received: "
-            f"{str(run)!r}, which has {differs}. Evaluate both with the same `data`."
+            f"{str(run)!r}, which has {differs}. Evaluate both with the same `data` and `tta`."
         )
 
 

@@ -168,6 +168,7 @@ def evaluate(
         as_evaluated(run, network, tta=tta), examples, tuple(run.config["class_names"]),
         batch_size=max(1, batch_size // VIEWS[tta]), verbose=verbose,
     )  # fmt: skip
+    predictions = replace(predictions, tta=tta)
     temperature = calibration.temperature if calibration else 1.0
     evaluation = _measure(predictions, split, tta, temperature, deciding)
     _write(run, evaluation, predictions, examples)

@@ -30,12 +30,14 @@ class Predictions:
         labels: ``(n,)`` class indices or ``(n, num_classes)`` soft labels.
         probabilities: ``(n, num_classes)`` float32.
         class_names: in the order of the probabilities.
+        tta: the test-time augmentation that the probabilities are of.
     """
 
     ids: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
     class_names: tuple[str, ...]
+    tta: str = "none"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the predictions file holds."""
@@ -44,6 +46,7 @@ class Predictions:
             "labels": self.labels,
             "probabilities": self.probabilities,
             "class_names": np.asarray(self.class_names, dtype=np.str_),
+            "tta": np.asarray(self.tta, dtype=np.str_),
         }
 
     def table(self) -> pd.DataFrame:
@@ -94,7 +97,9 @@ def read_predictions(run: Run, split: str) -> Predictions:
         # Opened here, since np.load leaves a file open that is no whole archive.
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             names = tuple(stored["class_names"].tolist())
-            return Predictions(stored["ids"], stored["labels"], stored["probabilities"], names)
+            # Earlier versions did not note it.
+            tta = str(stored["tta"]) if "tta" in stored.files else "none"
+            return Predictions(stored["ids"], stored["labels"], stored["probabilities"], names, tta)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         kind = "which is damaged" if file.exists() else "which is not there"
         raise InputError(

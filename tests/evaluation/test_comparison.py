@@ -77,9 +77,10 @@ def test_three_runs_are_compared_in_pairs_by_holm(pair, tiny_run, tmp_path):
         ({"class_names": np.array(["dark", "gray", "light"])}, "has the classes"),
         ({"ids": np.arange(60).astype(str)}, "60 images, other ones"),
         ({"labels": np.zeros(60, int)}, "the same images with other labels"),
+        ({"tta": np.array("flip")}, "test-time augmentation flip rather than none"),
     ],
 )
-def test_runs_of_other_images_classes_or_labels_are_refused(
+def test_runs_of_other_images_classes_labels_or_views_are_refused(
     pair, tiny_run, tmp_path, changes, message
 ):
     labels = np.arange(60) % 3
