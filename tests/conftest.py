@@ -1,11 +1,15 @@
 """Fixtures shared by all the tests. Everything is tiny: 8x8 images, three classes, one epoch."""
 
+import signal
+
 import numpy as np
 import pytest
 
 from kclassify import runtime
 
 runtime.prepare()
+# A shell has what it starts in the background ignore Ctrl-C, which the tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
