@@ -136,8 +136,9 @@ def compress(
         chosen = _search(bench, child_path(parent, "compressed", run_dir), options)
     else:
         recipe = TECHNIQUES[technique](parent, **_with_budget(technique, options, max_drop))
+        made = produce(parent, recipe, run_dir=run_dir, verbose=verbose)
         bench.begin()
-        chosen = bench.judge(produce(parent, recipe, run_dir=run_dir, verbose=verbose))
+        chosen = bench.judge(made)
     bench.tell(f"{time.perf_counter() - began:.0f} s for all that was tried")
     return _finish(bench, chosen.run)
 
