@@ -211,7 +211,8 @@ def trade_off_figure(rows: Sequence[Mapping[str, Any]], *, chosen: str) -> Marku
             axes.errorbar(size, value, reach, fmt="o", color=color, elinewidth=1.0)
             place: dict[str, Any] = {"xytext": (5, 4), "textcoords": "offset points"}
             axes.annotate(shorten(name), (size, value), fontsize=7.5, color=INK, **place)
-        axes.set(xscale="log", xlabel="file (MB)", ylabel="validation accuracy (%)")
+        axes.set(xlim=(0, 1.2 * table["megabytes"].max()), xlabel="file (MB)")
+        axes.set_ylabel("validation accuracy (%)")
 
     found = [f"{row['run']} {row['megabytes']:.2f} MB {row['accuracy']:.1%}" for row in rows]
     alt = f"Accuracy by the size of the file: {', '.join(found)}."

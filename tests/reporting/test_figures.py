@@ -5,7 +5,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kclassify.reporting.figures import confusion_figure, learning_curves, shorten
+from kclassify.reporting.figures import (
+    confusion_figure,
+    learning_curves,
+    shorten,
+    trade_off_figure,
+)
 
 
 def parse(svg: str) -> ElementTree.Element:
@@ -76,3 +81,19 @@ def test_drawing_the_same_twice_gives_the_same():
 def test_long_names_are_shortened():
     assert shorten("a\n b") == "a b"
     assert shorten("x" * 30) == "x" * 19 + "…"
+
+
+@pytest.mark.parametrize("sizes", [(4.1, 0.9, 0.3), (0.3308, 0.3314, 0.33), (700.0, 1.0, 0.001)])
+def test_the_trade_off_has_a_point_a_run_and_numbers_that_can_be_read(sizes):
+    rows = [
+        {"run": name, "megabytes": size, "accuracy": 0.9, "accuracy_low": 0.88,
+         "accuracy_high": 0.92, "pareto": name != "worse"}
+        for name, size in zip(("whole", "small", "worse"), sizes, strict=True)
+    ]  # fmt: skip
+    drawing = trade_off_figure(rows, chosen="small")
+    written = texts(drawing)
+    assert {"whole", "small", "worse", "file (MB)", "validation accuracy (%)"} <= set(written)
+    # Mathematical text would be shown as it is spelt.
+    assert not [text for text in written if "$" in text or "\\" in text]
+    assert "small" in str(drawing)
+    assert f"{sizes[1]:.2f} MB" in str(drawing)

@@ -17,8 +17,9 @@ def read(run: Run) -> dict[str, Any] | None:
     rows = [{**row, "interval": (row["accuracy_low"], row["accuracy_high"]),
              "points": 100 * row["difference"], "range": (100 * row["low"], 100 * row["high"]),
              "passed": "yes" if row["passes"] else "no"} for row in found["rows"]]  # fmt: skip
-    asked = {name: value for name, value in found["technique"].items()
-             if name not in ("parent", "technique") and value is not None}  # fmt: skip
+    told = {**found["technique"], **found["technique"].get("training", {})}
+    asked = {name: value for name, value in told.items() if value is not None
+             and name not in ("parent", "technique", "training", "trained", "begin")}  # fmt: skip
     return {
         **found,
         "rows": rows,
