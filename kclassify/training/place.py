@@ -41,7 +41,8 @@ class Place:
     """A run folder that this process may write to, with what an earlier one left in it.
 
     Attributes:
-        run: the run, whose folder need not be there yet.
+        run: the run.
+        new: whether its folder was not there yet.
         past: what to go on from.
         began: when the work began, by `time.perf_counter`; a time budget counts from there.
         verbose: whether it is shown what is done.
@@ -50,6 +51,7 @@ class Place:
     """
 
     run: Run
+    new: bool
     past: Past
     began: float
     verbose: bool
@@ -80,8 +82,12 @@ class Place:
         return self.run.complete
 
     def begin(self, facts: dict[str, Any], source: Source) -> None:
-        """Make the folder, if it is not there, and write what does not change."""
-        if not self.run.path.is_dir():
+        """Make the folder, if it was not there, and write what does not change.
+
+        Raises:
+            InputError: another process has made it in the meantime.
+        """
+        if self.new:
             make_folder(self.run)
             self.take()
         write_beginning(self.run, facts, source)
@@ -105,8 +111,9 @@ def taken_place(
     """
     run = Run(Path(path))
     with ExitStack() as held:
-        place = Place(run, Past({}, None), began, verbose, again, held)
-        if run.path.is_dir():
+        new = not run.path.is_dir()
+        place = Place(run, new, Past({}, None), began, verbose, again, held)
+        if not new:
             place.take()
         yield replace(place, past=past_of(run, resume=resume))
 

@@ -6,6 +6,7 @@ import pytest
 from kclassify.checks import InputError
 from kclassify.runs import Run
 from kclassify.training.lock import sole_writer
+from kclassify.training.place import taken_place
 
 HOLD = """
 import sys, time
@@ -52,3 +53,11 @@ def test_a_folder_is_free_again_afterwards(tmp_path):
     for _ in range(2):
         with sole_writer(Run(tmp_path)) as before:
             assert before is None
+
+
+def test_of_two_that_found_no_folder_the_second_is_refused(tmp_path):
+    path = tmp_path / "run"
+    with taken_place(path, again="", began=0.0, verbose=False) as place:
+        path.mkdir()
+        with sole_writer(Run(path)), pytest.raises(InputError, match="process "):
+            place.begin({}, None)
