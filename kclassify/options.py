@@ -18,17 +18,18 @@ TRAINING_VERBS = ("fit", "find-lr", "tune", "label-errors", "compress")
 COMPRESSION_OPTIONS = {
     "sparsity": "prune: share of the weights that become zero (0.8)",
     "criterion": "prune: magnitude (the default), gradient, random, largest; prune_filters: l1 "
-    "(the default), l2, batch_norm, random",
+    "(the default), l2, batch_norm, gradient (the default with parameters), random",
     "scope": "prune: the share is of all weights, global (the default), or of each layer",
     "ramp": "prune: cubic (the share rises while training, the default) or one_shot",
     "macs": "prune_filters: share of the multiply-accumulates that is left (0.5)",
+    "parameters": "prune_filters: share of the parameters that is left, instead of macs",
     "energy": "low_rank: share of a kernel's squared singular values that is kept (0.95)",
     "scheme": "quantize: litert_int8 (the default), litert_dynamic, litert_float16, onnx_int8",
     "images": "quantize: training images whose activations say the ranges (500)",
     "shares": "clip: of a kernel's values within the limit, to try, such as 0.999,0.99",
-    "teacher": "parent, a run, a .keras file, or several with commas between",
-    "temperature": "of the teacher: what logits are divided by (4)",
-    "weight": "of the teacher: its share of the loss (0.7)",
+    "teacher": "parent (the default), a run, a .keras file, several with commas between, or none",
+    "temperature": "of the teacher: what logits are divided by (2)",
+    "weight": "of the teacher: its share of the loss (0.5)",
     "match": "of the teacher: logits (the default) or features",
 }
 # The arguments of `tune` that are its own.
@@ -343,7 +344,7 @@ def compress_options(parser: Parser) -> None:
         group.add_argument(f"--{name}", type=reader, default=argparse.SUPPRESS, help=help)
     training = parser.add_argument_group("training")
     for item in fields(FitConfig):
-        if item.name not in ("model_args", "progressive", "ema", *DATA_FIELDS):
+        if item.name not in ("model_args", "ema", *DATA_FIELDS):
             _add_field(training, item)
 
 

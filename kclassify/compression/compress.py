@@ -1,5 +1,6 @@
 """`compress`: a run made smaller and quicker, within a loss that is stated beforehand."""
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -36,8 +37,11 @@ from kclassify.evaluation.predictions import read_predictions  # noqa: E402
 from kclassify.reporting.report import report  # noqa: E402
 from kclassify.training.notes import say, silent  # noqa: E402
 
-# The shares of the multiply-accumulates that a search leaves, in their order.
-WIDTHS = (0.5, 0.35, 0.25)
+# The shares of the parameters that a search leaves, in their order. With the first, a file of 8-bit
+# numbers is a sixth of one of 32.
+WIDTHS = (0.6, 0.4, 0.25)
+# Of the parent's epochs, for each width: with a third of them fewer networks pass.
+SHARE = 1 / 2
 # The files that a search writes of each network, the first whose packages are there.
 FILES = ("litert_int8", "onnx_int8")
 
@@ -85,11 +89,12 @@ def compress(
     """Make a run smaller and quicker, as far as a stated loss of accuracy allows.
 
     Without a technique, channels are pruned further and further, each network is trained by its
-    parent for the last third of the parent's epochs, and written as a file of 8-bit numbers where
-    LiteRT or ONNX Runtime is installed. Of those that pass, the one with the smallest file is
-    taken, and only that one sees the test images, once, at the end. Whether one passes, the
-    validation images say: all of the 95 % interval of its difference to its parent has to be
-    above ``-max_drop``.
+    parent for half of the parent's epochs, and written as a file of 8-bit numbers where LiteRT or
+    ONNX Runtime is installed. That ends with the first that does not pass, or where another would
+    take it past the time of the parent's own training. Of those that pass, the one with the
+    smallest file is taken, and only that one sees the test images, once, at the end. Whether one
+    passes, the validation images say: all of the 95 % interval of its difference to its parent has
+    to be above ``-max_drop``.
 
     What is made is a run as any other, with its parent named. The same call goes on where it was
     stopped.
@@ -105,8 +110,9 @@ def compress(
         data: what the run was trained on, where it cannot be loaded again.
         verbose: show what is done.
         **options: the technique's own (``sparsity=0.9``; `kclassify compress --help` lists them);
-            `teacher`, ``"parent"``, a run, a ``.keras`` file or a list of these, with
-            `temperature`, `weight` and `match`; and fields of `FitConfig` for the training.
+            `teacher`, ``"parent"`` (the default), a run, a ``.keras`` file, a list of these, or
+            None, with `temperature`, `weight` and `match`; and fields of `FitConfig` for the
+            training.
 
     Returns:
         A `Compression`. The new run has the trade-off in ``compression.csv`` and
@@ -213,22 +219,41 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     Raises:
         InputError: nothing passes.
     """
-    options = {"teacher": "parent", **options}
+    began, parent = time.perf_counter(), bench.parent
+    options = {"epochs": max(1, math.ceil(SHARE * parent.epochs)), **options}
     # What is wrong with the training is said now, not taken for a technique that does not suit.
-    retraining(bench.parent, options)
+    retraining(parent, options)
     bench.begin()
     scheme = _scheme()
     if scheme is not None:
-        _file(bench, bench.parent, folder / scheme, scheme)
+        _file(bench, parent, folder / scheme, scheme)
     _trained(bench, folder, "low_rank", options)
-    for macs in WIDTHS:
-        made = _trained(bench, folder, "prune_filters", {**options, "macs": macs})
-        if made is None or not made.passes:
+    for share in WIDTHS:
+        since = time.perf_counter()
+        if not _narrower(bench, folder, {**options, "parameters": share}, scheme):
             break
-        if scheme is not None:
-            small = open_parent(made.run, data=None, verbose=bench.verbose)
-            _file(bench, small, folder / f"{made.run.path.name}-{scheme}", scheme)
+        if _time_is_up(parent, began, since):
+            bench.tell(f"stops     less than {share:.0%} of the parameters would take it past the "
+                       "time of the parent's training")  # fmt: skip
+            break
     return _smallest(bench)
+
+
+def _time_is_up(parent: Parent, began: float, since: float) -> bool:
+    """Tell whether as much again as from `since` ends after the time of the parent's training."""
+    now = time.perf_counter()
+    return 2 * now - began - since > parent.run.summary["training_seconds"]
+
+
+def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str | None) -> bool:
+    """Make a narrower network, and a file of it if it passes; tell whether it does."""
+    made = _trained(bench, folder, "prune_filters", options)
+    if made is None or not made.passes:
+        return False
+    if scheme is not None:
+        small = open_parent(made.run, data=None, verbose=bench.verbose)
+        _file(bench, small, folder / f"{made.run.path.name}-{scheme}", scheme)
+    return True
 
 
 def _trained(bench: Bench, folder: Path, technique: str, options: dict[str, Any]) -> Judged | None:

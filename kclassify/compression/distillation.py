@@ -18,6 +18,7 @@ from kclassify.data.spec import Examples, Source
 from kclassify.models.blocks import LOGITS
 from kclassify.models.folding import fold_batch_norm
 from kclassify.models.saved import check_layers, load_keras_file, load_run_model
+from kclassify.models.training_form import training_form
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -49,8 +50,8 @@ class Lesson:
             et al. 2015, "FitNets").
     """
 
-    temperature: float = 4.0
-    weight: float = 0.7
+    temperature: float = 2.0
+    weight: float = 0.5
     match: str = "logits"
 
     def __post_init__(self) -> None:
@@ -62,13 +63,18 @@ class Lesson:
             check_number(name, value, expected=expected, ok=number and 0 < value <= most)
 
 
-def load_teacher(teachers: Sequence[Any], source: Source) -> keras.Model:
+def load_teacher(
+    teachers: Sequence[Any], source: Source, *, policy: str = "float32", any_size: bool = False
+) -> keras.Model:
     """Return one model that says what a teacher, or several together, say.
 
     Args:
         teachers: runs or their folders, or ``.keras`` files; of several, the log probabilities
             are averaged.
         source: the data that the student is trained on.
+        policy: the dtype policy, as of a network that is trained: asked in 32 bits, a teacher
+            can take longer than the student's own step in 16.
+        any_size: whether it is asked of images of any height and width.
 
     Returns:
         A frozen model from uint8 images to logits, with batch normalization folded away.
@@ -76,7 +82,10 @@ def load_teacher(teachers: Sequence[Any], source: Source) -> keras.Model:
     Raises:
         InputError: there is no such model, or it is one of other images or classes.
     """
-    models = [fold_batch_norm(_load(one, source)) for one in teachers]
+    models = [
+        training_form(fold_batch_norm(_load(one, source)), policy=policy, any_size=any_size)
+        for one in teachers
+    ]
     model = models[0] if len(models) == 1 else _ensemble(models)
     model.trainable = False
     return model

@@ -70,11 +70,12 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
     """Return the training of a network that comes of `parent`, as `options` change it.
 
     By default it is the last third of the parent's epochs again, at the learning rates that they
-    had (Renda et al. 2020, "learning rate rewinding"), at the images' full size.
+    had (Renda et al. 2020, "learning rate rewinding"), at the images' full size. More epochs do not
+    begin at higher rates, which would undo what was learned: they fall more slowly.
 
     Args:
         parent: the run.
-        options: fields of `FitConfig`; `teacher`, and what `Lesson` takes.
+        options: fields of `FitConfig`; `teacher`, by default the parent, and what `Lesson` takes.
 
     Raises:
         InputError: a name or a value that is none.
@@ -86,7 +87,7 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
     check_names(own)
     config = config.replace(**own)
     share = 0.0 if "schedule" in own else _share_of(parent, config)
-    return Retraining(config, share, *_teaching(parent, options), given=own)
+    return Retraining(config, share, *_teaching(parent, config, options), given=own)
 
 
 def check_names(options: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> None:
@@ -109,22 +110,29 @@ def _default_epochs(parent: Parent) -> int:
 
 def _share_of(parent: Parent, config: FitConfig) -> float:
     """Return how far along its shape the parent's learning rate was, that long before its end."""
-    epochs = _default_epochs(parent) if config.time_budget else config.epochs
+    longest = _default_epochs(parent)
+    epochs = longest if config.time_budget else min(config.epochs, longest)
     rise = 0.0 if config.schedule == "constant" else config.warmup
     done = 1.0 - epochs / max(1, parent.epochs)
     return max(0.0, (done - rise) / (1.0 - rise))
 
 
-def _teaching(parent: Parent, options: Mapping[str, Any]) -> tuple[Any, Any, Lesson]:
+def _teaching(
+    parent: Parent, config: FitConfig, options: Mapping[str, Any]
+) -> tuple[Any, Any, Lesson]:
     """Return the teacher, its name, and the lesson."""
     lesson = Lesson(**{name: options[name] for name in LESSON if name in options})
-    asked = options.get("teacher")
-    if asked is None:
+    asked = options.get("teacher", "parent")
+    if asked in (None, "none"):
         return None, None, lesson
     several = asked if isinstance(asked, list | tuple) else [asked]
     # "parent" is shorter than the path of the run that was just named.
     given = [parent.run if one == "parent" else one for one in several]
-    return load_teacher(given, parent.source), [str(one) for one in given], lesson
+    device = runtime.resolve_device(config.device)
+    policy = runtime.mixed_precision_policy(device, config.mixed_precision)
+    any_size = config.progressive is not None
+    teacher = load_teacher(given, parent.source, policy=policy, any_size=any_size)
+    return teacher, [str(one) for one in given], lesson
 
 
 @dataclass(frozen=True)

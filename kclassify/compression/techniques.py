@@ -23,10 +23,9 @@ from kclassify.training.place import Place, train_in
 runtime.prepare()
 
 from kclassify.compression import pruning  # noqa: E402
+from kclassify.compression.choosing import aim_of, narrowed  # noqa: E402
 from kclassify.compression.clipping import check_shares, choose_share, clipped  # noqa: E402
 from kclassify.compression.low_rank import factorized  # noqa: E402
-from kclassify.compression.narrowing import CRITERIA as CHANNEL_CRITERIA  # noqa: E402
-from kclassify.compression.narrowing import narrowed  # noqa: E402
 from kclassify.compression.quantization import check_scheme  # noqa: E402
 from kclassify.compression.quantize import write_run  # noqa: E402
 
@@ -98,12 +97,13 @@ def _prune(
 
 def prune_filters(parent: Parent, **options: Any) -> Recipe:
     """Remove whole channels and train what is left: fewer parameters, fewer MACs, faster."""
-    own: dict[str, Any] = {"macs": 0.5, "criterion": "l1"} | _own(options, "macs", "criterion")
-    check_choice("criterion", own["criterion"], CHANNEL_CRITERIA)
+    aim = aim_of(**_own(options, "macs", "parameters", "criterion"))
     how = retraining(parent, options)
-    network = narrowed(parent.network, **own, seed=how.config.seed)
+    train = parent.source.splits["train"]
+    network = narrowed(parent.network, aim, seed=how.config.seed, train=train)
+    own = {aim.cost: aim.share, "criterion": aim.criterion}
+    name = f"filters-{100 * aim.share:g}" + "-parameters" * (aim.cost == "parameters")
     facts = {"technique": "prune_filters", **own, **how.facts()}
-    name = f"filters-{100 * own['macs']:g}"
     return Recipe(name, how.config, facts, _training(parent, how, network))
 
 
@@ -138,7 +138,7 @@ def distill(parent: Parent, **options: Any) -> Recipe:
     check_model_args(model, args, also=set())
     # The whole of the schedule, since it is a new network.
     whole = {"epochs": parent.epochs, "schedule": parent.config.schedule}
-    options = {"teacher": "parent", **whole, **options}
+    options = {**whole, **options}
     how = retraining(parent, options)
     how = replace(how, config=how.config.replace(model=model, model_args=args))
     facts = {"technique": "distill", "model": model, "model_args": dict(args), **how.facts()}

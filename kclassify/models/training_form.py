@@ -18,6 +18,10 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from keras import ops  # noqa: E402
 
+# Where channels are no whole vectors of 16, the kernel takes 5 to 20 times as long in bfloat16:
+# converting to float32 and back is quicker.
+VECTOR = 16
+
 
 def fuse(layer: keras.layers.BatchNormalization) -> None:
     """Have `layer` call TensorFlow's fused kernel.
@@ -44,6 +48,9 @@ def fuse(layer: keras.layers.BatchNormalization) -> None:
 
 
 def _fused(layer: keras.layers.BatchNormalization, inputs, *, learning: bool):
+    dtype = inputs.dtype
+    if dtype == tf.bfloat16 and inputs.shape[-1] % VECTOR:
+        inputs = tf.cast(inputs, tf.float32)
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs,
         scale=_vector(layer, layer.gamma, 1.0),
@@ -55,7 +62,7 @@ def _fused(layer: keras.layers.BatchNormalization, inputs, *, learning: bool):
     )
     if learning:
         _update_statistics(layer, inputs, mean, variance)
-    return outputs
+    return tf.cast(outputs, dtype)
 
 
 def _vector(layer: keras.layers.BatchNormalization, weight, otherwise: float):

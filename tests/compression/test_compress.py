@@ -176,8 +176,11 @@ def _prune_with(parent, callback):
 def test_a_search_keeps_the_smallest_that_passes(parent, monkeypatch):
     monkeypatch.setattr("kclassify.compression.compress.FILES", ())
     monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7, 0.5))
+    monkeypatch.setattr("kclassify.compression.compress._time_is_up", lambda *_: False)
     found = kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1, verbose=False)
-    assert {path.name for path in found.run.path.parent.iterdir()} >= {"filters-70", "filters-50"}
+    assert {path.name for path in found.run.path.parent.iterdir()} >= {
+        "filters-70-parameters", "filters-50-parameters",
+    }  # fmt: skip
     assert found.run.path.name == found.table.set_index("run")["megabytes"].idxmin()
     assert found.table["passes"].all()
     # Only the one that was taken has seen the test images.
@@ -186,15 +189,24 @@ def test_a_search_keeps_the_smallest_that_passes(parent, monkeypatch):
     assert not [run for run in others if run.predictions_file("test").is_file()]
 
 
+def test_a_search_takes_no_longer_than_the_parents_training(parent, monkeypatch, capsys):
+    monkeypatch.setattr("kclassify.compression.compress.FILES", ())
+    monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7, 0.5))
+    # Of a few images the training takes less time than to measure one network.
+    kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
+    assert "less than 70% of the parameters would take it past the time" in capsys.readouterr().out
+    assert not os.path.exists("all/filters-50-parameters")
+
+
 def test_a_budget_that_nothing_meets_names_the_nearest(parent, monkeypatch):
     monkeypatch.setattr("kclassify.compression.compress.FILES", ())
     monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.2,))
     images = len(open_parent(parent, data=None, verbose=False).source.splits["validation"])
     budget = least_drop(images) + 1e-6
     monkeypatch.setattr("kclassify.compression.measuring.Judged.passes", False)
-    with pytest.raises(InputError, match=r"(?s)Nearest:\nfilters-20: .* points"):
+    with pytest.raises(InputError, match=r"(?s)Nearest:\nfilters-20-parameters: .* points"):
         kclassify.compress(parent, max_drop=budget, run_dir="all", epochs=1, verbose=False)
-    assert Run(Path("all/filters-20")).complete
+    assert Run(Path("all/filters-20-parameters")).complete
 
 
 def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(parent):
@@ -212,7 +224,7 @@ def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(p
         ("prune", {"image_size": 16}, "`image_size` must be an option of the technique"),
         ("prune", {"epochs": 0, "ramp": "cubic"}, "`ramp` must be 'one_shot' without epochs"),
         ("prune", {"epochs": -1}, "`epochs` must be a whole number of at least 0"),
-        ("prune", {"teacher": "none"}, "`run` must be a run folder"),
+        ("prune", {"teacher": "nobody"}, "`run` must be a run folder"),
         ("prune_filters", {"macs": 0}, "`macs` must be"),
         ("prune_filters", {"criterion": "l3"}, "`criterion` must be one of"),
         ("low_rank", {"energy": 2.0}, "`energy` must be"),
@@ -241,7 +253,7 @@ def test_a_drop_that_is_none_is_named(parent, max_drop):
 def test_a_folder_that_is_not_ours_is_left_alone(parent, technique):
     if technique == "quantize":
         pytest.importorskip("ai_edge_litert")
-    name = "filters-70" if technique is None else "mine"
+    name = "filters-70-parameters" if technique is None else "mine"
     path = Path("all", name) if technique is None else Path(name)
     path.mkdir(parents=True)
     (path / "precious.txt").write_text("mine")
@@ -270,7 +282,7 @@ def test_a_search_leaves_out_what_the_model_cannot_take(parent, monkeypatch, cap
     with pytest.raises(InputError, match=r"all was left out.*kclassify\[litert\]"):
         kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
     said = capsys.readouterr().out
-    assert "left out  `macs` must be a share that pruning can leave" in said
+    assert "left out  `parameters` must be a share that pruning can leave" in said
     assert "left out  `technique` must be one that the model can take. Received: 'low_rank'" in said
 
 

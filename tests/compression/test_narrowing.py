@@ -3,13 +3,15 @@ import pytest
 
 from kclassify.checks import InputError
 from kclassify.compression.channels import channel_groups, channels_of
-from kclassify.compression.narrowing import (
+from kclassify.compression.choosing import (
     CRITERIA,
+    aim_of,
     channel_scores,
-    macs_left,
+    filter_gradients,
     narrowed,
-    without_channels,
 )
+from kclassify.compression.narrowing import cost_left, without_channels
+from kclassify.data.spec import Examples
 from kclassify.models.cost import count_macs
 from kclassify.models.registry import MODELS, build_model
 
@@ -42,6 +44,11 @@ def tiny(name):
 def images_for(model, count=4):
     shape = (count, *model.input_shape[1:])
     return np.random.default_rng(1).integers(0, 256, shape, np.uint8)
+
+
+def examples_for(model):
+    images = images_for(model)
+    return Examples(images, np.arange(len(images), dtype=np.int32) % 3, np.array(list("abcd")))
 
 
 def silenced(channels, gone):
@@ -83,7 +90,7 @@ def test_every_model_answers_as_if_nobody_listened_to_what_is_gone(name):
         with pytest.raises(
             InputError, match=r"it is not known how channels go through .*Functional"
         ):
-            narrowed(model)
+            narrowed(model, aim_of())
         return
     model = tiny(name)
     channels = channels_of(model)
@@ -92,20 +99,46 @@ def test_every_model_answers_as_if_nobody_listened_to_what_is_gone(name):
     images = images_for(model)
     assert np.abs(silenced(channels, gone)(images) - model(images)).max() > 1e-3
     assert small.count_params() < model.count_params()
-    assert count_macs(small) == pytest.approx(macs_left(channels, gone) * count_macs(model))
+    assert count_macs(small) == pytest.approx(cost_left(channels, gone) * count_macs(model))
 
 
 @pytest.mark.parametrize("name", TINY)
 def test_no_more_operations_are_left_than_were_asked_for(name):
     model = tiny(name)
     for macs in (0.7, 0.4):
-        left = count_macs(narrowed(model, macs=macs)) / count_macs(model)
+        left = count_macs(narrowed(model, aim_of(macs=macs))) / count_macs(model)
         assert 0.5 * macs < left <= macs
+
+
+def test_fewer_parameters_are_taken_where_they_matter_least():
+    model = build_model("convnet", input_shape=(16, 16, 3), num_classes=3, filters=16, depth=2)
+    small = narrowed(model, aim_of(parameters=0.5), train=examples_for(model))
+    channels = channels_of(model)
+    widths = {layer.name: layer.filters for layer in small.layers if hasattr(layer, "filters")}
+    kept = {name: width / model.get_layer(name).filters for name, width in widths.items()}
+    assert small.count_params() < 0.6 * model.count_params()
+    # Not the same share of each, and of none less than a quarter.
+    assert len(set(kept.values())) > 1
+    assert min(kept.values()) >= 0.25
+    assert cost_left(channels, np.zeros(0, int), cost="parameters") == 1.0
+
+
+def test_gradients_need_images():
+    with pytest.raises(InputError, match="`train` must be given with the criterion 'gradient'"):
+        narrowed(tiny("lenet"), aim_of(parameters=0.5))
+
+
+def test_a_layer_that_is_not_trained_keeps_its_channels():
+    model = tiny("lenet")
+    first = next(layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D))
+    first.trainable = False
+    small = narrowed(model, aim_of(parameters=0.5), train=examples_for(model))
+    assert small.get_layer(first.name).filters == first.filters
 
 
 def test_wide_groups_keep_whole_vectors():
     model = build_model("resnet", input_shape=(8, 8, 3), num_classes=3, depth=8, filters=16)
-    small = narrowed(model, macs=0.5)
+    small = narrowed(model, aim_of(macs=0.5))
     widths = {layer.filters for layer in small.layers if isinstance(layer, keras.layers.Conv2D)}
     assert all(width % 8 == 0 for width in widths)
 
@@ -113,7 +146,7 @@ def test_wide_groups_keep_whole_vectors():
 def test_the_last_layer_and_what_is_frozen_stay_whole():
     model = tiny("fastnet")
     whole = model.get_layer("whitening").filters
-    small = narrowed(model, macs=0.3)
+    small = narrowed(model, aim_of(macs=0.3))
     assert small.get_layer("whitening").filters == whole
     assert small.output_shape == model.output_shape
 
@@ -124,7 +157,7 @@ def test_a_channel_that_others_are_normalized_with_stays():
     )
     assert channel_groups(channels_of(model)) == []
     with pytest.raises(InputError, match="`macs` must be a share that pruning can leave"):
-        narrowed(model)
+        narrowed(model, aim_of())
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -144,7 +177,8 @@ def test_the_least_filter_goes_first(criterion):
     gamma = behind.gamma.numpy()
     gamma[2] = -1e-3
     behind.gamma.assign(gamma)
-    scores = channel_scores(channels, group, criterion=criterion)
+    gradients = filter_gradients(model, examples_for(model))
+    scores = channel_scores(channels, group, criterion=criterion, gradients=gradients)
     if criterion == "random":
         again = channel_scores(channels, group, criterion=criterion)
         other = channel_scores(channels, group, criterion=criterion, seed=1)
@@ -168,7 +202,7 @@ def test_separable_depthwise_concatenated_and_flattened_channels_are_followed():
     model = keras.Model(images, keras.layers.Dense(3)(x))
     channels = channels_of(model)
     assert sorted(len(group) for group in channel_groups(channels)) == [4, 5, 6, 8]
-    small = narrowed(model, macs=0.4)
+    small = narrowed(model, aim_of(macs=0.4))
     assert small(images_for(model)).shape == (4, 3)
     assert count_macs(small) <= 0.4 * count_macs(model)
     # Without those that matter to nobody, nothing changes.
@@ -187,10 +221,10 @@ def test_no_scale_to_go_by_is_said():
         channel_scores(channels, channel_groups(channels)[0], criterion="batch_norm")
 
 
-@pytest.mark.parametrize("macs", [0, 1.0, 1, -0.5, "half", None])
+@pytest.mark.parametrize("macs", [0, 1.0, 1, -0.5, "half"])
 def test_a_share_that_is_none_is_named(macs):
     with pytest.raises(InputError, match="`macs` must be a share above 0 and below 1"):
-        narrowed(tiny("lenet"), macs=macs)
+        narrowed(tiny("lenet"), aim_of(macs=macs))
 
 
 def test_what_is_not_understood_is_named():
@@ -199,7 +233,7 @@ def test_what_is_not_understood_is_named():
     x = keras.layers.PReLU(name="odd")(x)
     model = keras.Model(images, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     with pytest.raises(InputError, match=r"'odd' \(PReLU\)"):
-        narrowed(model)
+        narrowed(model, aim_of())
 
 
 def network(build):
@@ -292,13 +326,13 @@ def of_another_axis(x):
 )
 def test_what_would_be_followed_wrongly_is_named(build):
     with pytest.raises(InputError, match="it is not known how channels go through 'odd'"):
-        narrowed(network(build))
+        narrowed(network(build), aim_of())
 
 
 def test_a_sequential_model_is_refused():
     model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
     with pytest.raises(InputError, match="a Sequential model, which is not a functional one"):
-        narrowed(model)
+        narrowed(model, aim_of())
 
 
 def joined_and_added(x):
@@ -310,7 +344,7 @@ def test_each_layer_keeps_its_best_channel():
     model = network(joined_and_added)
     kernel, bias = model.get_layer("part2").get_weights()
     model.get_layer("part2").set_weights([kernel * 1e-3, bias])
-    small = narrowed(model, macs=0.3)
+    small = narrowed(model, aim_of(macs=0.3))
     assert small.get_layer("part2").filters == 1
     assert count_macs(small) <= 0.3 * count_macs(model)
 
@@ -333,22 +367,27 @@ def test_a_scale_is_found_behind_an_addition():
 
 @pytest.mark.parametrize("multiple", [1, 4])
 def test_what_is_kept_is_a_multiple_of_what_was_asked_for(multiple):
-    small = narrowed(tiny("resnet"), macs=0.4, multiple=multiple)
+    small = narrowed(tiny("resnet"), aim_of(macs=0.4), multiple=multiple)
     widths = [layer.filters for layer in small.layers if isinstance(layer, keras.layers.Conv2D)]
     assert all(width % multiple == 0 for width in widths if width >= 8)
 
 
 @pytest.mark.parametrize(
-    "options", [{"multiple": 0}, {"multiple": 2.0}, {"criterion": "l3"}], ids=str
+    "options", [{"macs": 0.5, "parameters": 0.5}, {"parameters": 2.0}, {"criterion": "l3"}], ids=str
 )
-def test_other_options_are_checked(options):
-    (name,) = options
-    with pytest.raises(InputError, match=f"`{name}` must be"):
-        narrowed(tiny("lenet"), **options)
+def test_an_aim_is_checked(options):
+    with pytest.raises(InputError, match=f"`{next(iter(options))}` must be"):
+        aim_of(**options)
+
+
+@pytest.mark.parametrize("multiple", [0, 2.0])
+def test_a_multiple_is_checked(multiple):
+    with pytest.raises(InputError, match="`multiple` must be"):
+        narrowed(tiny("lenet"), aim_of(), multiple=multiple)
 
 
 def test_what_is_left_opens_in_plain_keras(tmp_path):
-    small = narrowed(tiny("wide_resnet"), macs=0.5)
+    small = narrowed(tiny("wide_resnet"), aim_of(macs=0.5))
     small.save(tmp_path / "small.keras")
     again = keras.saving.load_model(tmp_path / "small.keras", safe_mode=True)
     np.testing.assert_allclose(again(images_for(small)), small(images_for(small)), atol=1e-6)

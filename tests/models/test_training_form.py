@@ -43,6 +43,24 @@ def test_a_frozen_layer_uses_and_keeps_its_statistics():
     np.testing.assert_array_equal(before, layer.get_weights())
 
 
+@pytest.mark.parametrize(("channels", "kernel"), [(16, "bfloat16"), (24, "float32")])
+def test_in_16_bits_the_kernel_is_given_what_it_is_quick_with(channels, kernel):
+    import tensorflow as tf
+
+    layer = fused(dtype="mixed_bfloat16")
+    layer.build((None, 6, 6, channels))
+    x = tf.cast(batch((8, 6, 6, channels)), tf.bfloat16)
+    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(x).graph
+    (normalizing,) = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert normalizing.get_attr("T") == kernel
+    expected = keras.layers.BatchNormalization(dtype="mixed_bfloat16")(x, training=True)
+    found = layer(x, training=True)
+    assert found.dtype == tf.bfloat16
+    np.testing.assert_allclose(
+        tf.cast(found, tf.float32), tf.cast(expected, tf.float32), atol=0.05, rtol=0.05
+    )
+
+
 def test_vectors_are_left_to_keras():
     ours, keras_own = fused(), keras.layers.BatchNormalization()
     x = batch((8, 5))
