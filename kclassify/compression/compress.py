@@ -228,21 +228,17 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     if scheme is not None:
         _file(bench, parent, folder / scheme, scheme)
     _trained(bench, folder, "low_rank", options)
+    took = 0.0
     for share in WIDTHS:
         since = time.perf_counter()
+        if took and since - began + took > parent.run.summary["training_seconds"]:
+            bench.tell(f"stops     {share:.0%} of the parameters would take it past the time of "
+                       "the parent's training")  # fmt: skip
+            break
         if not _narrower(bench, folder, {**options, "parameters": share}, scheme):
             break
-        if _time_is_up(parent, began, since):
-            bench.tell(f"stops     less than {share:.0%} of the parameters would take it past the "
-                       "time of the parent's training")  # fmt: skip
-            break
+        took = time.perf_counter() - since
     return _smallest(bench)
-
-
-def _time_is_up(parent: Parent, began: float, since: float) -> bool:
-    """Tell whether as much again as from `since` ends after the time of the parent's training."""
-    now = time.perf_counter()
-    return 2 * now - began - since > parent.run.summary["training_seconds"]
 
 
 def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str | None) -> bool:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,13 @@ def parent(tmp_path_factory, tiny_arrays, tiny_options):
     run = kclassify.fit(tiny_arrays, run_dir=path, **options)
     kclassify.evaluate(run, verbose=False)
     return run
+
+
+def taking(parent, seconds):
+    """Return a copy of a run whose training took so long."""
+    copy = replace(parent, path=Path(shutil.copytree(parent.path, "copy")))
+    copy.write(copy.summary_file, {**copy.summary, "training_seconds": seconds})
+    return copy
 
 
 def made(parent, technique, **change):
@@ -176,8 +184,9 @@ def _prune_with(parent, callback):
 def test_a_search_keeps_the_smallest_that_passes(parent, monkeypatch):
     monkeypatch.setattr("kclassify.compression.compress.FILES", ())
     monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7, 0.5))
-    monkeypatch.setattr("kclassify.compression.compress._time_is_up", lambda *_: False)
-    found = kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1, verbose=False)
+    found = kclassify.compress(
+        taking(parent, 1e6), max_drop=0.9, run_dir="all", epochs=1, verbose=False
+    )
     assert {path.name for path in found.run.path.parent.iterdir()} >= {
         "filters-70-parameters", "filters-50-parameters",
     }  # fmt: skip
@@ -189,13 +198,17 @@ def test_a_search_keeps_the_smallest_that_passes(parent, monkeypatch):
     assert not [run for run in others if run.predictions_file("test").is_file()]
 
 
-def test_a_search_takes_no_longer_than_the_parents_training(parent, monkeypatch, capsys):
+@pytest.mark.parametrize(("training_seconds", "tried"), [(0.0, 1), (1e6, 2)])
+def test_a_search_takes_no_longer_than_the_parents_training(
+    parent, monkeypatch, capsys, training_seconds, tried
+):
     monkeypatch.setattr("kclassify.compression.compress.FILES", ())
     monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7, 0.5))
-    # Of a few images the training takes less time than to measure one network.
-    kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
-    assert "less than 70% of the parameters would take it past the time" in capsys.readouterr().out
-    assert not os.path.exists("all/filters-50-parameters")
+    parent = taking(parent, training_seconds)
+    found = kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
+    assert len(found.table) == 1 + tried
+    said = "50% of the parameters would take it past the time of the parent's training"
+    assert (said in capsys.readouterr().out) == (tried == 1)
 
 
 def test_a_budget_that_nothing_meets_names_the_nearest(parent, monkeypatch):
