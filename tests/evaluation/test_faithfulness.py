@@ -142,7 +142,13 @@ def test_maps_of_a_trained_network_pass_and_those_of_a_shuffled_one_are_flagged(
     model.fit(images[:count], labels[:count], batch_size=50, epochs=6, verbose=0)
     shown = images[count:]
     said = np.asarray(model(shown, training=False)).argmax(axis=1)
-    twin = keras.models.clone_model(model)
-    twin.set_weights(shuffled(model, 99))
     assert not check_method(model, shown, said, "grad_cam").flagged
-    assert check_method(model, shown, said, "grad_cam", judged=twin).flagged
+    # Of shuffled networks one in twenty passes, by the level of the test: three of five in one
+    # of 860 runs.
+    assert sum(flagged_when_shuffled(model, shown, said, seed) for seed in range(99, 104)) >= 3
+
+
+def flagged_when_shuffled(model, images, class_ids, seed):
+    twin = keras.models.clone_model(model)
+    twin.set_weights(shuffled(model, seed))
+    return check_method(model, images, class_ids, "grad_cam", judged=twin).flagged
