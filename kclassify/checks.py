@@ -29,6 +29,10 @@ class StorageError(RuntimeError):
     """The disk is full; every file that was there before is as it was."""
 
 
+class WorkerLostError(RuntimeError):
+    """Another worker of the training is gone; the last checkpoint is in the run folder."""
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the closest of `names`, or an empty string."""
     matches = get_close_matches(name, list(names), n=1, cutoff=0.5)

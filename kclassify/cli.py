@@ -15,6 +15,7 @@ from kclassify.checks import (
     InputError,
     StorageError,
     VerificationError,
+    WorkerLostError,
     check_choice,
     check_number,
     check_output_file,
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except VerificationError as error:
         _complain(f"verification failed: {error}")
         return FAILED
-    except StorageError as error:
+    except (StorageError, WorkerLostError) as error:
         _complain(f"error: {error}")
         return FAILED
     except KeyboardInterrupt as stop:
@@ -101,9 +102,12 @@ def _fit(options: argparse.Namespace) -> None:
         run_dir=options.run_dir,
         resume=options.resume,
         verbose=not options.quiet,
+        cluster=options.cluster,
+        worker=options.worker,
         **options.config,
     )
-    _show(f"next: kclassify evaluate {run}")
+    if not options.worker:
+        _show(f"next: kclassify evaluate {run}")
 
 
 def _check(options: argparse.Namespace) -> int:

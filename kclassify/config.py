@@ -90,6 +90,9 @@ class FitConfig:
     seed: int = option(0, "of the split, the order, the augmentation and the initial weights")
     deterministic: bool = option(False, "repeatable kernels, at some cost in speed")
     device: str = option("auto", "cpu, gpu, gpu:1; auto takes the first GPU, or the CPU")
+    devices: str | int | tuple[str, ...] | None = option(
+        None, "several at once, each with a share of the batch: all, a number, or gpu:0,gpu:1"
+    )
     threads: int | None = option(None, "threads inside an operation; default: the physical cores")
     checkpoint_every: str | float = option(
         "5m", "time between checkpoints within an epoch; there is one after every epoch too"
@@ -217,6 +220,14 @@ def _number(value: object) -> float:
     return float(value) if usable else math.nan  # type: ignore[arg-type]
 
 
+def _names_devices(devices: object) -> bool:
+    if isinstance(devices, tuple):
+        texts = all(isinstance(name, str) for name in devices)
+        return bool(devices) and texts and len(set(devices)) == len(devices)
+    text = isinstance(devices, str) and devices != ""
+    return devices is None or text or is_whole(devices, least=1)
+
+
 def _rising(scales: object) -> bool:
     if not isinstance(scales, tuple) or not scales:
         return False
@@ -251,6 +262,10 @@ def _check_training_numbers(config: FitConfig) -> None:
         value = getattr(config, name)
         ok = value is None or is_whole(value, least=1)
         check_number(name, value, expected="a whole number of at least 1", ok=ok)
+    check_number(
+        "devices", config.devices, expected='"all", a number of GPUs, or names such as '
+        '("gpu:0", "gpu:1")', ok=_names_devices(config.devices),
+    )  # fmt: skip
     if isinstance(config.class_weights, str):
         check_choice("class_weights", config.class_weights, ["balanced"])
 

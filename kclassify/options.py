@@ -161,6 +161,12 @@ def fit_options(parser: Parser) -> None:
         help="auto goes on with a run in --run-dir or begins one; never refuses a folder with a "
         "run, must one without",
     )
+    parser.add_argument(
+        "--cluster",
+        help="host:port,host:port,... of several processes that train together, or slurm; the "
+        "first is the chief (what TF_CONFIG says)",
+    )
+    parser.add_argument("--worker", type=int, help="which of --cluster this process is, from 0")
 
 
 def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:

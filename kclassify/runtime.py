@@ -237,6 +237,26 @@ def resolve_device(device: str, *, among: Sequence[str] | None = None) -> str:
     return name
 
 
+def resolve_devices(devices: str | int | Sequence[str]) -> tuple[str, ...]:
+    """Return TensorFlow's names of several devices.
+
+    Args:
+        devices: ``"all"`` GPUs, the first so many of them, or their names.
+    """
+    found = _started_devices()
+    gpus = [name for name in found if name.startswith("GPU")]
+    if isinstance(devices, str):
+        devices = devices.split(",") if devices != "all" else max(1, len(gpus))
+    if not isinstance(devices, int):
+        return tuple(resolve_device(name) for name in devices)
+    if devices > max(1, len(gpus)):
+        raise InputError(
+            f"`devices` must be at most the number of GPUs here, {len(gpus)}. "
+            f"Received: devices={devices}. TensorFlow sees {found}."
+        )
+    return tuple(gpus[:devices]) or ("CPU:0",)
+
+
 def _started_devices() -> list[str]:
     import tensorflow as tf
 

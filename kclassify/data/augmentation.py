@@ -1,7 +1,9 @@
 """Random changes to whole batches of uint8 images, decided by a seed alone.
 
 Each is a function of images ``(batch_size, height, width, channels)``, labels and a seed ``(2,)``
-that returns images and labels. The same seed gives the same result.
+that returns images and labels. The same seed gives the same result. Those that look at one image at
+a time also take a share: then the images are that share of the batch, and are changed as they would
+be within it.
 """
 
 import math
@@ -14,6 +16,7 @@ runtime.prepare()
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.images import LUMA  # noqa: E402
+from kclassify.data.spec import WHOLE, Share  # noqa: E402
 
 MID_GREY = 128
 MIXUP_ALPHA = 0.2
@@ -24,7 +27,7 @@ GEOMETRIC = ("identity", "shear_x", "shear_y", "translate_x", "translate_y", "ro
 COLOUR = ("brightness", "contrast", "saturation", "posterize", "solarize", "autocontrast")
 
 
-def crop(images, labels, seed, *, mirrored=None):
+def crop(images, labels, seed, *, mirrored=None, share: Share = WHOLE):
     """Shift each image by up to a sixteenth of its height and width; the border is reflected.
 
     That is half of what is usual for CIFAR-10 (He et al. 2016: 4 pixels, filled with zeros), as a
@@ -34,8 +37,8 @@ def crop(images, labels, seed, *, mirrored=None):
     height, width = images.shape[1:3]
     down, across = max(1, height // 16), max(1, width // 16)
     seeds = tf.unstack(tf.random.split(seed), num=2)
-    tops = _whole(tf.shape(images)[0], seeds[0], 2 * down + 1) - down
-    lefts = _whole(tf.shape(images)[0], seeds[1], 2 * across + 1) - across
+    tops = _whole(images, seeds[0], 2 * down + 1, share) - down
+    lefts = _whole(images, seeds[1], 2 * across + 1, share) - across
     rows = _reflected(tops[:, tf.newaxis] + tf.range(height), height)
     columns = _reflected(lefts[:, tf.newaxis] + tf.range(width), width)
     if mirrored is not None:
@@ -44,7 +47,7 @@ def crop(images, labels, seed, *, mirrored=None):
     return _pixels(images, rows, columns), labels
 
 
-def cutout(images, labels, seed):
+def cutout(images, labels, seed, *, share: Share = WHOLE):
     """Cover a square of each image (DeVries and Taylor 2017).
 
     As there, its centre is anywhere, so that part of it may be outside. Departures: the side is a
@@ -53,7 +56,7 @@ def cutout(images, labels, seed):
     """
     height, width = images.shape[1:3]
     side = tf.fill((tf.shape(images)[0],), max(1, min(height, width) // 4))
-    covered = _boxes(images, seed, side, side)
+    covered = _boxes(images, seed, side, side, share)
     return tf.where(covered, tf.constant(MID_GREY, images.dtype), images), labels
 
 
@@ -84,12 +87,12 @@ def cutmix(images, labels, seed):
     seeds = tf.unstack(tf.random.split(seed), num=2)
     root = tf.sqrt(1.0 - tf.random.stateless_uniform((tf.shape(images)[0],), seeds[0]))
     tall, wide = (tf.cast(tf.round(root * side), tf.int32) for side in (height, width))
-    replaced = _boxes(images, seeds[1], tall, wide)
+    replaced = _boxes(images, seeds[1], tall, wide, WHOLE)
     share = 1.0 - tf.reduce_mean(tf.cast(replaced, tf.float32), axis=(1, 2, 3))
     return tf.where(replaced, tf.roll(images, 1, axis=0), images), _mix(labels, share)
 
 
-def randaugment(images, labels, seed):
+def randaugment(images, labels, seed, *, share: Share = WHOLE):
     """Apply two random operations to each image (Cubuk et al. 2020), with a magnitude of 9 in 30.
 
     The geometric ones of an image are composed and applied last, in one resampling, filled with
@@ -99,15 +102,15 @@ def randaugment(images, labels, seed):
     matrix = tf.eye(3, batch_shape=(tf.shape(images)[0],))
     for layer in range(RANDAUGMENT_LAYERS):
         seeds = tf.random.split(tf.random.experimental.stateless_fold_in(seed, layer))
-        choices = _whole(tf.shape(images)[0], seeds[0], len(GEOMETRIC) + len(COLOUR))
-        sign = tf.cast(2 * _whole(tf.shape(images)[0], seeds[1], 2) - 1, tf.float32)
+        choices = _whole(images, seeds[0], len(GEOMETRIC) + len(COLOUR), share)
+        sign = tf.cast(2 * _whole(images, seeds[1], 2, share) - 1, tf.float32)
         strength = sign * RANDAUGMENT_MAGNITUDE
         pixels = _recolour(pixels, choices - len(GEOMETRIC), strength)
         matrix = tf.matmul(matrix, _affine(choices, strength, images.shape[1:3]))
     return _as_uint8(_transform(pixels, matrix)), labels
 
 
-Change = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+Change = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 # The stronger ones come on top of mirroring and crop, as in the papers.
 AUGMENTATIONS: dict[str, tuple[Change, ...]] = {
@@ -125,8 +128,12 @@ MIRRORING = ("flip_crop", "cutout", "randaugment", "mixup", "cutmix")
 MIXING = ("mixup", "cutmix")
 
 
-def _whole(count, seed, below: int):
-    return tf.random.stateless_uniform((count,), seed, maxval=below, dtype=tf.int32)
+def _whole(images, seed, below: int, share: Share):
+    """Return a whole number for each image: its own of those that the whole batch draws."""
+    count = tf.shape(images)[0]
+    shape = (count * share.count,)
+    drawn = tf.random.stateless_uniform(shape, seed, maxval=below, dtype=tf.int32)
+    return drawn[share.index * count : (share.index + 1) * count]
 
 
 def _reflected(places, length: int):
@@ -155,12 +162,12 @@ def _mix(labels, share):
     return _blend(tf.roll(labels, 1, axis=0), labels, share[:, tf.newaxis])
 
 
-def _boxes(images, seed, tall, wide):
+def _boxes(images, seed, tall, wide, share: Share):
     """Return a mask ``(batch_size, height, width, 1)`` of a box a image, its centre anywhere."""
     height, width = images.shape[1:3]
     seeds = tf.unstack(tf.random.split(seed), num=2)
-    rows = _interval(height, _whole(tf.shape(images)[0], seeds[0], height), tall)
-    columns = _interval(width, _whole(tf.shape(images)[0], seeds[1], width), wide)
+    rows = _interval(height, _whole(images, seeds[0], height, share), tall)
+    columns = _interval(width, _whole(images, seeds[1], width, share), wide)
     return (rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :])[..., tf.newaxis]
 
 

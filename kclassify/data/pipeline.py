@@ -1,5 +1,6 @@
 """tf.data pipelines in which (seed, step) decides everything: no state to save, none to restore."""
 
+import math
 import os
 from functools import partial
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.data.spec import Examples, FileImages
+from kclassify.data.spec import WHOLE, Examples, FileImages, Share
 
 runtime.prepare()
 
@@ -30,6 +31,7 @@ def train_dataset(
     augmentation: str,
     num_classes: int | None = None,
     start: int = 0,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Return all the batches of a training, one epoch after another.
 
@@ -47,10 +49,12 @@ def train_dataset(
         augmentation: a name in `AUGMENTATIONS`.
         num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
         start: the step to begin with; what comes before it is never made.
+        share: which part of every batch to make; together the parts are the whole, to the bit.
 
     Returns:
         A dataset of ``epochs * (len(examples) // batch_size) - start`` pairs: uint8 images
-        ``(batch_size, height, width, channels)`` and labels, int32 ``(batch_size,)`` or float32.
+        ``(batch_size, height, width, channels)`` and labels, int32 ``(batch_size,)`` or float32;
+        of a share, so many times fewer.
 
     Example:
         >>> import numpy as np
@@ -68,10 +72,16 @@ def train_dataset(
             f"Received: None with augmentation={augmentation!r}."
         )
     steps = len(examples) // batch_size
-    total = epochs * steps * batch_size
     labels = _labels(examples, num_classes)
+    # What mixes images of a batch must see all of it.
+    seen = WHOLE if augmentation in MIXING else share
+    part = batch_size // seen.count
 
     coins = tf.random.stateless_uniform((len(examples),), (seed, 0)) < 0.5
+
+    def positions(step: tf.Tensor, within: tf.Tensor) -> tf.Tensor:
+        """Return which positions of the run places `within` our part of a step's batch have."""
+        return step * batch_size + seen.index * part + within
 
     def chosen(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which images these positions of the run take, and whether they are mirrored."""
@@ -81,19 +91,27 @@ def train_dataset(
 
     if isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
-        single = tf.data.Dataset.range(start * batch_size, total).map(
-            lambda position: _with(one, *chosen(position)), num_parallel_calls=PARALLEL
-        )
-        batches = single.batch(batch_size, drop_remainder=True)
-    else:
-        many = _batch_reader(examples.images, labels)
-        within = tf.range(batch_size, dtype=tf.int64)
-        batches = tf.data.Dataset.range(start, epochs * steps).map(
-            lambda step: _with(many, *chosen(step * batch_size + within)),
+        single = tf.data.Dataset.range(start * part, epochs * steps * part).map(
+            lambda count: _with(one, *chosen(positions(count // part, count % part))),
             num_parallel_calls=PARALLEL,
         )
-    augmented = batches.enumerate(start).map(_augmenter(augmentation, seed), PARALLEL)
+        batches = single.batch(part, drop_remainder=True)
+    else:
+        many = _batch_reader(examples.images, labels)
+        within = tf.range(part, dtype=tf.int64)
+        batches = tf.data.Dataset.range(start, epochs * steps).map(
+            lambda step: _with(many, *chosen(positions(step, within))),
+            num_parallel_calls=PARALLEL,
+        )
+    augmented = batches.enumerate(start).map(_augmenter(augmentation, seed, seen), PARALLEL)
+    if seen != share:
+        augmented = augmented.map(partial(_own, share=share, size=batch_size // share.count))
     return augmented.prefetch(AHEAD).with_options(plain_options())
+
+
+def _own(images: tf.Tensor, labels: tf.Tensor, *, share: Share, size: int) -> tuple[tf.Tensor, ...]:
+    own = slice(share.index * size, (share.index + 1) * size)
+    return images[own], labels[own]
 
 
 def _with(reader, indices: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -101,7 +119,11 @@ def _with(reader, indices: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, .
 
 
 def eval_dataset(
-    examples: Examples, *, batch_size: int, num_classes: int | None = None
+    examples: Examples,
+    *,
+    batch_size: int,
+    num_classes: int | None = None,
+    share: Share = WHOLE,
 ) -> tf.data.Dataset:
     """Return the examples once, in their order, unchanged; the last batch may be smaller.
 
@@ -109,9 +131,13 @@ def eval_dataset(
         examples: the split.
         batch_size: images at a time.
         num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
+        share: which part of the examples to return, in as many batches as the others have; there
+            must be at least an image for each.
     """
     labels = _labels(examples, num_classes)
-    if isinstance(examples.images, FileImages):
+    if share != WHOLE:
+        batches = _pieces(examples, labels, batch_size=batch_size, share=share)
+    elif isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
         single = tf.data.Dataset.range(len(examples)).map(one, num_parallel_calls=PARALLEL)
         batches = single.batch(batch_size)
@@ -126,6 +152,30 @@ def eval_dataset(
             num_parallel_calls=PARALLEL,
         )
     return batches.prefetch(AHEAD).with_options(plain_options())
+
+
+def _pieces(
+    examples: Examples, labels: tf.Tensor, *, batch_size: int, share: Share
+) -> tf.data.Dataset:
+    """Return every so many-th of as many pieces as all batches have shares, as even as can be.
+
+    None is empty: a mean over no images would be no number.
+    """
+    steps = math.ceil(len(examples) / batch_size)
+    edges = np.arange(steps * share.count + 1) * len(examples) // (steps * share.count)
+    firsts, ends = (edges[share.index + shift :: share.count][:steps] for shift in (0, 1))
+    bounds = tf.data.Dataset.from_tensor_slices((firsts, ends))
+    if isinstance(examples.images, FileImages):
+        one = _file_reader(examples.images, labels)
+        return bounds.flat_map(
+            lambda first, end: (
+                tf.data.Dataset.range(first, end)
+                .map(one, num_parallel_calls=PARALLEL)
+                .batch(batch_size)
+            )
+        )
+    images = _on_host(examples.images)
+    return bounds.map(lambda first, end: (images[first:end], labels[first:end]), PARALLEL)
 
 
 def first_images(examples: Examples, count: int) -> np.ndarray:
@@ -201,12 +251,14 @@ def _file_reader(images: FileImages, labels):
     return read
 
 
-def _augmenter(augmentation: str, seed: int):
+def _augmenter(augmentation: str, seed: int, share: Share):
     def augment(step, batch):
         images, labels, mirrored = batch
         changes = list(AUGMENTATIONS[augmentation])
         if augmentation in MIRRORING:
             changes[0] = partial(crop, mirrored=mirrored)
+        if share != WHOLE:
+            changes = [partial(change, share=share) for change in changes]
         key = tf.stack([tf.constant(seed, tf.int64), step])
         for place, change in enumerate(changes):
             own_key = tf.random.experimental.stateless_fold_in(key, place)

@@ -11,6 +11,22 @@ SPLIT_NAMES = {**{name: name for name in SPLITS}, "val": "validation", "valid": 
 
 
 @dataclass(frozen=True)
+class Share:
+    """Which part of every batch is made, where several processes or devices share it evenly.
+
+    Attributes:
+        index: which of them, from 0.
+        count: how many there are.
+    """
+
+    index: int = 0
+    count: int = 1
+
+
+WHOLE = Share()
+
+
+@dataclass(frozen=True)
 class FileImages:
     """Images that are decoded when they are used.
 

@@ -92,18 +92,18 @@ class HistoryFile(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         """Start the clock, unless the epoch is gone on with."""
         if self.started is None:
-            self.steps = int(self.model.optimizer.iterations)
+            self.steps = int(self.model.optimizer.iterations.numpy())
             self.started = time.perf_counter()
 
     def on_epoch_end(self, epoch, logs=None):
         """Add a row. The seconds are the epoch's whole wall-clock, validation included."""
         seconds = time.perf_counter() - (self.started or 0.0)
         self.started = None
-        images = (int(self.model.optimizer.iterations) - self.steps) * self.batch_size
+        images = (int(self.model.optimizer.iterations.numpy()) - self.steps) * self.batch_size
         row = {
             "epoch": epoch + 1,
             **{name: float(value) for name, value in (logs or {}).items()},
-            "learning_rate": float(self.model.optimizer.learning_rate),
+            "learning_rate": float(self.model.optimizer.learning_rate.numpy()),
             "seconds": round(seconds, 3),
             "images_per_second": round(images / seconds, 1),
         }
@@ -130,7 +130,7 @@ class ValidationSize(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         """Set the size to that of the last step."""
-        last = int(self.model.optimizer.iterations) - 1
+        last = int(self.model.optimizer.iterations.numpy()) - 1
         self.stage.assign(stage_of(last, count=len(self.scales), steps=self.steps))
 
     def on_epoch_end(self, epoch, logs=None):
@@ -255,5 +255,5 @@ class StopOnNaN(keras.callbacks.Callback):
 
     def _look(self, logs) -> None:
         if self.step is None and not math.isfinite(logs.get("loss", 0.0)):
-            self.step = int(self.model.optimizer.iterations)
+            self.step = int(self.model.optimizer.iterations.numpy())
             self.model.stop_training = True

@@ -22,8 +22,8 @@ def finish(run: Run, session: Session, best: BestWeights, nan: StopOnNaN) -> Non
     """Save the best model, or say that there is none."""
     if best.best_epoch is not None:
         _save(run, session, best, stopped="nan" if nan.step is not None else best.stopped)
-        # What is finished is not gone on with.
-        shutil.rmtree(run.checkpoints_dir)
+        # What is finished is not gone on with; of several workers the chief alone has any.
+        shutil.rmtree(run.checkpoints_dir, ignore_errors=not session.replicas.chief)
     if nan.step is not None:
         kept = f"The weights of epoch {best.best_epoch} are kept in {str(run)!r}. "
         raise DivergedError(

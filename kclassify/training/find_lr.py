@@ -197,7 +197,7 @@ def _train_step(session: Session, images: tf.Tensor, labels: tf.Tensor) -> tuple
     rate = float(model.optimizer.learning_rate)
     # What Keras returns is the mean since the metrics were reset.
     model.reset_metrics()
-    with tf.device(session.device):
+    with session.replicas.scope():
         logs = model.train_on_batch(images, labels, return_dict=True)
     return rate, float(logs["loss"])
 

@@ -2,8 +2,10 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kclassify import runtime
@@ -14,6 +16,7 @@ from kclassify.data.spec import Source
 from kclassify.presets import SIZES
 from kclassify.runs import Run, run_path
 from kclassify.training.beginning import run_facts
+from kclassify.training.cluster import find_cluster
 
 runtime.prepare()
 
@@ -25,10 +28,27 @@ from kclassify.training.batch_size import (  # noqa: E402
     check_batch_fits,
 )
 from kclassify.training.place import Place, taken_place, train_in  # noqa: E402
-from kclassify.training.resume import RESUME, as_chosen  # noqa: E402
+from kclassify.training.replicas import Replicas, joined  # noqa: E402
+from kclassify.training.resume import RESUME, Past, as_chosen  # noqa: E402
 from kclassify.training.scaling import without_auto  # noqa: E402
 from kclassify.training.session import build_session  # noqa: E402
 from kclassify.training.time_budget import largest_preset  # noqa: E402
+from kclassify.training.together import (  # noqa: E402
+    agreed,
+    check_alike,
+    check_options,
+    folder_of,
+    past_of_chief,
+)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a training is decided to be: its configuration, its data, and the facts of both."""
+
+    config: FitConfig
+    source: Source
+    facts: dict[str, Any]
 
 
 def fit(
@@ -39,6 +59,8 @@ def fit(
     resume: str = "auto",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     verbose: bool = True,
+    cluster: str | Sequence[str] | None = None,
+    worker: int | None = None,
     **config: Any,
 ) -> Run:
     """Train a classifier and return its run folder.
@@ -62,6 +84,10 @@ def fit(
         callbacks: Keras callbacks of your own, called after kclassify's. One that has a mapping
             `state`, of JSON types and arrays, is given it back when a fit goes on.
         verbose: show what is done, and a progress bar with the time that is left.
+        cluster: the addresses ``host:port`` of several processes that train together, in the same
+            order for each, or ``"slurm"``; by default what ``TF_CONFIG`` says. Each calls `fit`
+            with the same arguments, before any other work with TensorFlow.
+        worker: which of the addresses is this process's; the first is the chief, which writes.
         **config: fields of `FitConfig` that differ from the preset; any other name is an
             argument of the model, such as ``depth=20``. With ``time_budget="10m"`` all of `fit`
             takes that long: the first steps are timed, and epochs and schedule follow.
@@ -74,6 +100,7 @@ def fit(
         InputError: something about the arguments or the data; nothing was written.
         DivergedError: the loss became NaN; the best weights before that are in the run folder.
         StorageError: the disk is full; the same call goes on when there is room.
+        WorkerLostError: another worker is gone; the same call on all goes on.
         KeyboardInterrupt: Ctrl-C, after the step was saved. SIGTERM exits with 143.
 
     Example:
@@ -92,18 +119,70 @@ def fit(
     asked = resolve(_first_preset(data, preset, config), without_auto(config))
     if asked.tensorboard:
         check_installed("tensorboard", True, packages=["tensorboard"], extra="tensorboard")
+    among = find_cluster(cluster, worker)
+    if among is not None:
+        check_options(among, config, preset=preset, run_dir=run_dir)
     path = run_path(run_dir, name=f"{source_name(data)}-{asked.model}")
     runtime.set_threads(asked.threads)
-    with taken_place(
-        path, again=f"the same with --run-dir {path}", resume=resume, began=began, verbose=verbose
-    ) as place:
-        preset, settings, source = _settle(data, preset, config, place)
-        facts = run_facts(data, preset, settings, source)
-        if not place.finished(facts):
-            session = build_session(source, settings)
-            check_batch_fits(session)
-            train_in(place, source, session, facts=facts, callbacks=callbacks)
-    return replace(place.run, source=source)
+    replicas = joined(asked, among)
+    again = f"the same with --run-dir {path}"
+    how = resume if replicas.chief else "auto"
+    shown = verbose and replicas.chief
+    with (
+        replicas.watched(f"the same command on all workers goes on with {path}"),
+        folder_of(replicas, path) as folder,
+        taken_place(folder, again=again, resume=how, began=began, verbose=shown) as place,
+    ):
+        source = _train(place, path, replicas, partial(_settle, data, preset, config), callbacks)
+    return Run(path, source)
+
+
+def _train(
+    place: Place,
+    path: Path,
+    replicas: Replicas,
+    settle: Callable[[Place], Settled],
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> Source:
+    """Train in the place, unless its run is finished; of several workers, all or none."""
+    settled: list[Settled] = []
+
+    def prepare() -> dict[str, Any]:
+        settled.append(settle(place))
+        manifest, checkpoint = settled[0].facts, place.past.checkpoint
+        if replicas.cluster or "workers" in place.past.manifest:
+            # The last bits of the weights depend on it.
+            manifest = manifest | {"workers": replicas.workers}
+        return {
+            "manifest": manifest,
+            "versions": runtime.environment()["packages"],
+            "finished": place.finished(manifest),
+            "step": checkpoint.step if checkpoint else None,
+        }
+
+    everyone = agreed(replicas, prepare)
+    check_alike(replicas, everyone)
+    chief, source = everyone[0], settled[0].source
+    if chief["finished"]:
+        return source
+    pasts: list[Past] = []
+
+    def look_back() -> None:
+        pasts.append(past_of_chief(place, path, chief["step"], replicas))
+
+    agreed(replicas, look_back)
+    session = build_session(source, settled[0].config, replicas=replicas)
+    check_batch_fits(session)
+    train_in(
+        replace(place, past=pasts[0]),
+        source,
+        session,
+        facts=everyone[replicas.worker]["manifest"],
+        callbacks=callbacks,
+    )
+    # Until the chief has written all.
+    replicas.gather(None)
+    return source
 
 
 def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> str:
@@ -116,9 +195,7 @@ def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> 
     return SIZES[0] if preset == "auto" else preset or default_preset(data)
 
 
-def _settle(
-    data: Any, preset: str | None, options: dict[str, Any], place: Place
-) -> tuple[str, FitConfig, Source]:
+def _settle(data: Any, preset: str | None, options: dict[str, Any], place: Place) -> Settled:
     """Load the data, and choose what the data, the machine or an earlier process decides."""
     first = _first_preset(data, preset, options)
     loading = before_loading(first, options)
@@ -126,4 +203,5 @@ def _settle(
     chosen, options = as_chosen(place.past, preset or first, options)
     if chosen == "auto":
         chosen = largest_preset(source, options, started=place.began)
-    return chosen, after_loading(chosen, options, source), source
+    settings = after_loading(chosen, options, source)
+    return Settled(settings, source, run_facts(data, chosen, settings, source))

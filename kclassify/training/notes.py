@@ -30,10 +30,19 @@ def description(source: Source, session: Session, path: os.PathLike[str]) -> str
         f"model     {config.model}: {count_parameters(session.network):,} parameters, "
         f"{session.macs:,} MACs an image\n"
         f"training  {epochs}{session.steps:,} steps of {config.batch_size} "
-        f"images, {config.optimizer}, {session.policy}, on {session.device}, XLA "
+        f"images, {config.optimizer}, {session.policy}, on {_where(session)}, XLA "
         f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
         f"run       {path}"
     )
+
+
+def _where(session: Session) -> str:
+    replicas = session.replicas
+    if replicas.count == 1:
+        return session.device
+    share = session.config.batch_size // replicas.count
+    workers = f"{replicas.workers} workers with " if replicas.workers > 1 else ""
+    return f"{workers}{', '.join(replicas.devices)}, {share} images each"
 
 
 def notes(source: Source, plan: Plan, past: Past) -> str:

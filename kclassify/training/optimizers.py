@@ -73,6 +73,20 @@ def leave_out_all_reduce(optimizer: keras.optimizers.Optimizer) -> None:
         optimizer._all_reduce_sum_gradients = list
 
 
+def clip_sums(optimizer: keras.optimizers.Optimizer) -> None:
+    """Clip the gradient of the whole batch, as one device does; Keras clips each replica's part."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    clip = optimizer._clip_gradients
+
+    def clipped(gradients: list) -> list:
+        context = tf.distribute.get_replica_context()
+        return clip(context.all_reduce(tf.distribute.ReduceOp.SUM, gradients))
+
+    optimizer._clip_gradients = clipped
+    # They are summed already.
+    optimizer._all_reduce_sum_gradients = list
+
+
 class ClipValue(keras.constraints.Constraint):
     """Keep every weight within ``[-limit, limit]`` after each step."""
 

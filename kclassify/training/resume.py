@@ -28,6 +28,8 @@ from kclassify.training.state import (  # noqa: E402
 from kclassify.training.time_budget import Plan  # noqa: E402
 
 RESUME = ("auto", "never", "must")
+# Several workers ask each other after so many steps whether to stop or to save.
+STEPS_BETWEEN_QUESTIONS = 10
 # What neither the weights nor the history depend on.
 FREE_FIELDS = ("data_dir", "checkpoint_every", "tensorboard")
 FREE_FACTS = ("kclassify", "reference", "config")
@@ -164,6 +166,8 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         self.begun = False
         self.first = 0
         self.saved = time.perf_counter()
+        # Whether a worker wants to stop in order, and what callbacks of this one want meanwhile.
+        self.stopping = self.wanted = False
 
     @property
     def leg(self) -> dict[str, int]:
@@ -213,18 +217,37 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         """Save, where it is time or somebody has asked to stop."""
         super().on_train_batch_end(self.first + batch, logs)
         self.step = self.first + batch + 1
+        due = self._agree(time.perf_counter() - self.saved >= self.every)
         # After the last step of an epoch its validation follows, and then the epoch is saved.
         within = self.step < self.session.steps and not self.model.stop_training
-        due = time.perf_counter() - self.saved >= self.every
-        if within and (self.stop.asked or due):
+        if within and (self.stopping or due):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         """Save."""
         super().on_epoch_end(epoch, logs)
         self.epoch, self.step = epoch + 1, 0
+        self._agree(False, now=True)
         self.stopped = self.model.stop_training
         self._save()
+
+    def _agree(self, due: bool, *, now: bool = False) -> bool:
+        """Return whether it is time to save, and decide whether to stop: for all workers alike.
+
+        One that stopped by itself would leave the others waiting in the next step.
+        """
+        replicas = self.session.replicas
+        if replicas.workers == 1:
+            self.stopping = self.stop.asked
+            return due
+        self.wanted = self.wanted or self.model.stop_training
+        self.model.stop_training = False
+        if not now and self.step % STEPS_BETWEEN_QUESTIONS:
+            return False
+        flags = replicas.any([self.stop.asked, self.wanted, due])
+        self.stopping, self.model.stop_training, due = flags
+        self.wanted = False
+        return due
 
     def on_train_end(self, logs=None):
         """Tell the callbacks, once all has been trained."""
@@ -232,10 +255,12 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
             super().on_train_end(logs)
 
     def _save(self) -> None:
+        # Of several workers all have the same, and metrics are read by all together.
         checkpoint = self._checkpoint()
-        write_checkpoint(self.run.checkpoints_dir, checkpoint)
+        if self.session.replicas.chief:
+            write_checkpoint(self.run.checkpoints_dir, checkpoint)
         self.saved = time.perf_counter()
-        if self.stop.asked and not self.ended:
+        if self.stopping and not self.ended:
             raise Stopped
         # The next call of `fit` begins as a process would that goes on from here.
         self.start = checkpoint if self.first and self.step == 0 else None

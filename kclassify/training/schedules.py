@@ -61,7 +61,7 @@ class WarmUpThenShape(keras.optimizers.schedules.LearningRateSchedule):
     @property
     def total_steps(self) -> int:
         """Steps of the whole training."""
-        return int(self._total)
+        return int(self._total.numpy())
 
     def set_total_steps(self, total_steps: int) -> None:
         """Stretch or shorten what is left of the schedule."""

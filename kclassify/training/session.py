@@ -8,7 +8,7 @@ from functools import partial
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
-from kclassify.data.spec import Source
+from kclassify.data.spec import Share, Source
 from kclassify.models.registry import build_model
 
 runtime.prepare()
@@ -17,7 +17,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import MIXING  # noqa: E402
-from kclassify.data.pipeline import eval_dataset, first_images, to_device, train_dataset  # noqa: E402
+from kclassify.data.pipeline import eval_dataset, first_images, train_dataset  # noqa: E402
 from kclassify.data.progressive import at_stage, growing  # noqa: E402
 from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
@@ -27,8 +27,10 @@ from kclassify.training.losses import build_loss  # noqa: E402
 from kclassify.training.optimizers import (  # noqa: E402
     build_optimizer,
     clip_kernels,
+    clip_sums,
     leave_out_all_reduce,
 )
+from kclassify.training.replicas import Replicas, one_device  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
 
 WHITENING_IMAGES = 5000
@@ -68,7 +70,7 @@ class Session:
         model: what is compiled: `trained`, or what it is a part of.
         schedule: the learning rate over time, whose length can still be set.
         config: the resolved configuration.
-        device: TensorFlow's name of it.
+        replicas: what makes the steps.
         policy: the dtype policy of `model`.
         steps: steps of one pass over the training images.
         soft: whether labels are `(batch_size, num_classes)`.
@@ -81,7 +83,7 @@ class Session:
     model: keras.Model
     schedule: WarmUpThenShape
     config: FitConfig
-    device: str
+    replicas: Replicas
     policy: str
     steps: int
     soft: bool
@@ -89,8 +91,16 @@ class Session:
     beside: tuple[keras.callbacks.Callback, ...] = ()
 
     @property
+    def device(self) -> str:
+        """TensorFlow's name of the device; of several, the first of this process."""
+        return self.replicas.devices[0]
+
+    @property
     def steps_per_execution(self) -> int:
         """Steps a call into TensorFlow; it divides the epoch, since Keras runs over its end."""
+        if self.replicas.count > 1:
+            # Keras's loop over several finds the end of the batches of one replica alone.
+            return 1
         most = math.ceil(IMAGES_PER_EXECUTION / self.config.batch_size)
         return max(count for count in range(1, most + 1) if self.steps % count == 0)
 
@@ -106,6 +116,7 @@ def build_session(
     *,
     schedule: keras.optimizers.schedules.LearningRateSchedule | None = None,
     start: Start = NEW,
+    replicas: Replicas | None = None,
 ) -> Session:
     """Build and compile; whatever is wrong with the configuration shows here.
 
@@ -114,28 +125,45 @@ def build_session(
         config: the resolved configuration.
         schedule: the learning rate over time, where it is not the configuration's.
         start: what to begin with.
+        replicas: what makes the steps, where it is not what the configuration says.
 
     Raises:
         InputError: the device does not exist, or the network does not take its arguments.
     """
-    device = runtime.resolve_device(config.device)
-    policy = runtime.mixed_precision_policy(device, config.mixed_precision)
+    replicas = replicas or one_device(config)
+    _check_shares(config, source, replicas)
+    policy = runtime.mixed_precision_policy(replicas.devices[0], config.mixed_precision)
     runtime.seed_everything(config.seed, deterministic=config.deterministic)
     steps = len(source.splits["train"]) // config.batch_size
-    with tf.device(device):
+    with replicas.scope():
         network = start.network or _new_network(source, config)
         form = start.form or partial(
             training_form, policy=policy, any_size=config.progressive is not None
         )
         trained = form(network)
         model = start.around(trained) if start.around else trained
-    planned = build_schedule(config, total_steps=steps * config.epochs, begin=start.begin)
+        planned = build_schedule(config, total_steps=steps * config.epochs, begin=start.begin)
     soft = config.augmentation in MIXING or source.splits["train"].soft
-    session = Session(network, trained, model, planned, config, device, policy, steps, soft)
-    _compile(session, source, schedule=schedule or planned)
-    with tf.device(device):
+    session = Session(network, trained, model, planned, config, replicas, policy, steps, soft)
+    with replicas.scope():
+        _compile(session, source, schedule=schedule or planned)
         _make_variables(session, source)
     return session
+
+
+def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None:
+    count, held_out = replicas.count, len(source.splits["validation"])
+    if config.batch_size % count:
+        raise InputError(
+            f"`batch_size` must be a multiple of the {count} devices that share it. "
+            f"Received: batch_size={config.batch_size}. Take {config.batch_size // count * count} "
+            f"or {(config.batch_size // count + 1) * count}."
+        )
+    if held_out < count:
+        raise InputError(
+            f"`data` must have a validation image for each of {count} devices. "
+            f"Received: {held_out}. Use fewer devices, or raise `validation_fraction`."
+        )
 
 
 def _new_network(source: Source, config: FitConfig) -> keras.Model:
@@ -166,10 +194,10 @@ def session_of(source: Source, config: FitConfig, model: keras.Model) -> Session
     steps = len(source.splits["train"]) // config.batch_size
     schedule = build_schedule(config, total_steps=steps * config.epochs)
     soft = config.augmentation in MIXING or source.splits["train"].soft
-    device = runtime.resolve_device(config.device)
+    replicas = Replicas((runtime.resolve_device(config.device),))
     policy = model.dtype_policy.name
-    session = Session(model, model, model, schedule, config, device, policy, steps, soft)
-    with tf.device(device):
+    session = Session(model, model, model, schedule, config, replicas, policy, steps, soft)
+    with replicas.scope():
         _make_variables(session, source)
     return session
 
@@ -185,10 +213,9 @@ def _compile(
         clip_kernels(session.trained, config.weight_clip)
     optimizer = build_optimizer(config, schedule, policy=session.policy)
     loss = build_loss(config, source.splits["train"], source.class_names)
-    with tf.device(session.device):
-        session.dials.update(
-            build_dials(config, schedule=session.schedule, optimizer=optimizer, loss=loss)
-        )
+    session.dials.update(
+        build_dials(config, schedule=session.schedule, optimizer=optimizer, loss=loss)
+    )
     model.compile(
         optimizer=optimizer,
         loss=loss,
@@ -202,10 +229,13 @@ def _compile(
 def _make_variables(session: Session, source: Source) -> None:
     """Make what Keras would make in the first step: a checkpoint is read into all of them."""
     model, classes = session.model, source.num_classes
-    leave_out_all_reduce(model.optimizer)
+    if session.replicas.count == 1:
+        leave_out_all_reduce(model.optimizer)
+    elif session.config.gradient_clip:
+        clip_sums(model.optimizer)
     model.optimizer.build(model.trainable_variables)
     labels = tf.zeros((1, classes)) if session.soft else tf.zeros((1,), tf.int32)
-    model.compute_metrics(None, labels, tf.zeros((1, classes)))
+    session.replicas.run(lambda: model.compute_metrics(None, labels, tf.zeros((1, classes))))
     model.reset_metrics()
 
 
@@ -234,18 +264,23 @@ def train_batches(
         scales: the sizes, where they are not the configuration's.
     """
     config = session.config
-    dataset = train_dataset(
-        source.splits["train"],
-        batch_size=config.batch_size,
-        epochs=epochs,
-        start=start,
-        seed=config.seed,
-        augmentation=config.augmentation,
-        num_classes=source.num_classes if session.soft else None,
-    )
-    if config.progressive is not None:
-        dataset = growing(dataset, scales or config.progressive, steps=steps, start=start)
-    return to_device(dataset, session.device)
+
+    def make(share: Share) -> tf.data.Dataset:
+        dataset = train_dataset(
+            source.splits["train"],
+            batch_size=config.batch_size,
+            epochs=epochs,
+            start=start,
+            seed=config.seed,
+            augmentation=config.augmentation,
+            num_classes=source.num_classes if session.soft else None,
+            share=share,
+        )
+        if config.progressive is None:
+            return dataset
+        return growing(dataset, scales or config.progressive, steps=steps, start=start)
+
+    return session.replicas.spread(make)
 
 
 def validation_batches(
@@ -258,11 +293,16 @@ def validation_batches(
         source: the data.
         stage: where images grow, which of the sizes these have.
     """
-    dataset = eval_dataset(
-        source.splits["validation"],
-        batch_size=VALIDATION_BATCH,
-        num_classes=source.num_classes if session.soft else None,
-    )
-    if stage is not None:
-        dataset = at_stage(dataset, session.config.progressive or (1.0,), stage)
-    return to_device(dataset, session.device)
+
+    def make(share: Share) -> tf.data.Dataset:
+        dataset = eval_dataset(
+            source.splits["validation"],
+            batch_size=VALIDATION_BATCH * share.count,
+            num_classes=source.num_classes if session.soft else None,
+            share=share,
+        )
+        if stage is None:
+            return dataset
+        return at_stage(dataset, session.config.progressive or (1.0,), stage)
+
+    return session.replicas.spread(make)

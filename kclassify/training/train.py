@@ -1,6 +1,7 @@
 """The training itself, from wherever a run is to its end."""
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -73,6 +74,9 @@ def train(
         with suppress(Stopped), _repeatable(session):
             _make_steps(source, session, resumable, stage=sizes[0].stage if sizes else None)
             finish(best, nan)
+    if resumable.stopping and not resumable.ended and stop.signal is None:
+        # Another worker was asked to.
+        raise Interrupted(signal.SIGTERM)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
     return best
@@ -88,7 +92,7 @@ def _make_steps(
         callbacks.set_states()
     while not callbacks.ended:
         start = callbacks.steps_done
-        with tf.device(session.device):
+        with session.replicas.scope():
             session.model.fit(
                 train_batches(session, source, epochs=plan.epochs, steps=plan.steps, start=start),
                 validation_data=validation_batches(session, source, stage=stage),

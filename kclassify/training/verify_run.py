@@ -14,7 +14,6 @@ from kclassify.runs import Run, read_json
 
 runtime.prepare()
 
-import tensorflow as tf  # noqa: E402
 
 from kclassify.training.callbacks import FirstSteps  # noqa: E402
 from kclassify.training.session import build_session, train_batches  # noqa: E402
@@ -117,7 +116,7 @@ def _source(run: Run, data: Any, config: FitConfig) -> Source:
 def _train_again(source: Source, config: FitConfig, *, steps: int) -> str:
     session = build_session(source, config)
     first = FirstSteps(None, count=steps)
-    with tf.device(session.device):
+    with session.replicas.scope():
         session.model.fit(
             train_batches(session, source, epochs=1, steps=session.steps * config.epochs),
             steps_per_epoch=session.steps,

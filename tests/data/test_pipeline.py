@@ -8,7 +8,7 @@ from kclassify.checks import InputError
 from kclassify.data.augmentation import AUGMENTATIONS, MIXING
 from kclassify.data.pipeline import eval_dataset, plain_options, to_device, train_dataset
 from kclassify.data.sources import load_source, prepare
-from kclassify.data.spec import Examples
+from kclassify.data.spec import Examples, Share
 
 OPTIONS = {"batch_size": 4, "epochs": 2, "seed": 0, "augmentation": "none"}
 
@@ -157,7 +157,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from kclassify.data.pipeline import to_device, train_dataset
-from kclassify.data.spec import Examples
+from kclassify.data.spec import Examples, Share
 examples = Examples(np.zeros((8, 8, 8, 3), "uint8"), np.zeros(8, "int32"), np.zeros(8, str))
 dataset = train_dataset(examples, batch_size=4, epochs=2, seed=0, augmentation="flip_crop")
 found = [(images.device, labels.device) for images, labels in to_device(dataset, "CPU:1")]
@@ -165,3 +165,42 @@ print(len(found), {device.rsplit("/", 1)[1] for pair in found for device in pair
 """
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.split("\n")[0] == "4 {'device:CPU:1'}"
+
+
+def shares(count):
+    return [Share(index, count) for index in range(count)]
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_the_shares_of_a_batch_are_the_batch(examples, augmentation):
+    num_classes = 10 if augmentation in MIXING else None
+    options = {**OPTIONS, "augmentation": augmentation, "num_classes": num_classes, "start": 1}
+    whole = batches(train_dataset(examples, **options))
+    parts = [batches(train_dataset(examples, **options, share=share)) for share in shares(2)]
+    for (images, labels), *halves in zip(whole, *parts, strict=True):
+        np.testing.assert_array_equal(np.concatenate([half[0] for half in halves]), images)
+        np.testing.assert_array_equal(np.concatenate([half[1] for half in halves]), labels)
+
+
+def test_files_are_shared_as_memory_is(streamed):
+    whole = indices(train_dataset(streamed, **OPTIONS))
+    parts = [indices(train_dataset(streamed, **OPTIONS, share=share)) for share in shares(2)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+@pytest.mark.parametrize("kind", ["memory", "files"])
+@pytest.mark.parametrize(("count", "batch_size"), [(2, 4), (3, 6), (3, 9), (4, 10)])
+def test_shares_of_a_split_are_the_split_and_as_many_batches(
+    examples, streamed, kind, count, batch_size
+):
+    split = {"memory": examples, "files": streamed}[kind]
+    parts = [
+        batches(eval_dataset(split, batch_size=batch_size, share=share)) for share in shares(count)
+    ]
+    sizes = [[len(labels) for _, labels in part] for part in parts]
+    assert len({len(part) for part in sizes}) == 1
+    assert min(map(min, sizes)) >= max(map(max, sizes)) - 1 >= 0
+    assert min(map(min, sizes)) > 0
+    shared = np.concatenate([images for step in zip(*parts, strict=True) for images, _ in step])
+    whole = np.concatenate([images for images, _ in batches(eval_dataset(split, batch_size=4))])
+    np.testing.assert_array_equal(shared, whole)

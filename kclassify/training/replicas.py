@@ -1,0 +1,203 @@
+"""The devices and workers that make the steps of a training together, by tf.distribute."""
+
+import json
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kclassify import runtime
+from kclassify.checks import InputError, WorkerLostError
+from kclassify.config import FitConfig
+from kclassify.data.spec import Share
+from kclassify.training.cluster import Cluster
+from kclassify.training.roll_call import await_workers, missing_workers
+
+runtime.prepare()
+
+import tensorflow as tf  # noqa: E402
+from tensorflow.python.distribute.collective_all_reduce_strategy import (  # noqa: E402
+    CollectiveAllReduceExtended,
+)
+
+from kclassify.data.pipeline import to_device  # noqa: E402
+from kclassify.training.keras_workers import mended  # noqa: E402
+
+# Seconds between two looks at the others, and how long one may take.
+_LOOK, _LOOK_TIMEOUT = 5, 5
+# What TensorFlow raises when another worker is gone, as one or the other notices it first.
+_LOST = (
+    tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
+    tf.errors.InternalError, tf.errors.FailedPreconditionError, tf.errors.DeadlineExceededError,
+    tf.errors.UnknownError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Replicas:
+    """Where the steps are made, each replica with an equal share of the batch.
+
+    Attributes:
+        devices: TensorFlow's names of those of this process.
+        strategy: what keeps them together; None for one device.
+        cluster: the workers, where there are several.
+    """
+
+    devices: tuple[str, ...]
+    strategy: tf.distribute.Strategy | None = None
+    cluster: Cluster | None = None
+
+    @property
+    def count(self) -> int:
+        """How many there are on all workers."""
+        return self.strategy.num_replicas_in_sync if self.strategy else 1
+
+    @property
+    def workers(self) -> int:
+        """How many processes."""
+        return len(self.cluster.workers) if self.cluster else 1
+
+    @property
+    def worker(self) -> int:
+        """Which of them this is."""
+        return self.cluster.index if self.cluster else 0
+
+    @property
+    def chief(self) -> bool:
+        """Whether this process writes the run folder."""
+        return self.worker == 0
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make variables and steps on all of them."""
+        with ExitStack() as entered:
+            if self.strategy is None:
+                entered.enter_context(tf.device(self.devices[0]))
+            else:
+                entered.enter_context(self.strategy.scope())
+                # The end of distributed batches is found by reaching it.
+                entered.enter_context(warnings.catch_warnings())
+                warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
+            if self.cluster is not None:
+                entered.enter_context(mended(self.strategy))
+            yield
+
+    def run(self, work: Callable[[], Any]) -> None:
+        """Do some work on each replica of this process."""
+        if self.strategy is None:
+            work()
+        else:
+            self.strategy.run(tf.function(work))
+
+    def spread(self, make: Callable[[Share], tf.data.Dataset]) -> Any:
+        """Return the batches that each replica's share of a dataset is, on its device."""
+        if self.strategy is None:
+            return to_device(make(Share()), self.devices[0])
+        own = len(self.devices)
+        shares = [Share(self.worker * own + place, self.count) for place in range(own)]
+
+        def in_turn(_: tf.distribute.InputContext) -> tf.data.Dataset:
+            """Return a batch for each of this process's replicas after the other."""
+            if own == 1:
+                return make(shares[0])
+            order = tf.data.Dataset.range(own).repeat()
+            return tf.data.Dataset.choose_from_datasets([make(one) for one in shares], order)
+
+        return self.strategy.distribute_datasets_from_function(in_turn)
+
+    def gather(self, told: Any) -> list[Any]:
+        """Return what each worker tells, in their order; all of them must call it."""
+        if self.cluster is None:
+            return [told]
+        text = np.frombuffer(json.dumps(told).encode(), np.uint8).astype(np.int32)
+        longest = int(max(self._gathered(np.array([len(text)], np.int32))))
+        padded = np.pad(text, (0, longest - len(text)), constant_values=ord(" "))
+        rows = self._gathered(padded).reshape(self.workers, longest)
+        return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
+
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether a worker has it; all of them must call it."""
+        if self.cluster is None:
+            return list(flags)
+        found = self._gathered(np.array(flags, np.int32)).reshape(self.workers, len(flags))
+        return np.asarray(found.any(axis=0)).tolist()
+
+    def _gathered(self, values: np.ndarray) -> np.ndarray:
+        """Return the values of all workers, one after the other."""
+        assert self.strategy is not None
+        found = self.strategy.run(_gather, args=(tf.constant(values),))
+        rows = np.asarray(self.strategy.experimental_local_results(found)[0])
+        # Each replica of a worker has told the same.
+        return rows.reshape(self.workers, -1, len(values))[:, 0].ravel()
+
+    @contextmanager
+    def watched(self, advice: str) -> Iterator[None]:
+        """Name the worker that is gone where TensorFlow says that one is.
+
+        Raises:
+            WorkerLostError: with `advice`.
+        """
+        try:
+            yield
+        except _LOST as error:
+            if self.cluster is None:
+                raise
+            gone = [self.cluster.name(index) for index in missing_workers(self.cluster)]
+            names = " and ".join(gone or ["a worker"])
+            raise WorkerLostError(f"{names} is gone; {advice}") from error
+
+
+@tf.function(reduce_retracing=True)
+def _gather(values: tf.Tensor) -> tf.Tensor:
+    context = tf.distribute.get_replica_context()
+    return context.all_gather(tf.identity(values), axis=0)
+
+
+def one_device(config: FitConfig) -> Replicas:
+    """Return the device that the configuration names; several where it says so.
+
+    Raises:
+        InputError: one does not exist, or the batch cannot be shared evenly.
+    """
+    if config.devices is None:
+        return Replicas((runtime.resolve_device(config.device),))
+    devices = runtime.resolve_devices(config.devices)
+    if len(devices) == 1:
+        return Replicas(devices)
+    return Replicas(devices, tf.distribute.MirroredStrategy([f"/{name}" for name in devices]))
+
+
+def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
+    """Return the replicas of a training, once all its workers have come.
+
+    It must be TensorFlow's first work in a process of several.
+
+    Raises:
+        InputError: a worker did not come, or a device does not exist.
+    """
+    if cluster is None:
+        return one_device(config)
+    if config.devices is not None:
+        raise InputError(
+            "`devices` must be left out with several workers, each of which takes all its GPUs, "
+            f"or its CPU. Received: devices={config.devices!r}."
+        )
+    await_workers(cluster)
+    strategy = _strategy(cluster)
+    local = strategy.extended.worker_devices
+    names = tuple(":".join(name.split(":")[-2:]) for name in local)
+    return Replicas(names, strategy, cluster)
+
+
+def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(cluster.workers)}),
+        task_type="worker", task_id=cluster.index, rpc_layer="grpc",
+    )  # fmt: skip
+    # By default TensorFlow looks every 30 seconds, three times for 10 seconds each.
+    CollectiveAllReduceExtended._check_health_interval = _LOOK
+    CollectiveAllReduceExtended._check_health_timeout = _LOOK_TIMEOUT
+    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)

@@ -1,0 +1,110 @@
+"""How several workers begin and end one training: all of them, or none."""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kclassify import runtime
+from kclassify.checks import InputError
+from kclassify.runs import Run
+from kclassify.training.checkpoint import DamagedError, read_checkpoint
+from kclassify.training.cluster import Cluster
+
+runtime.prepare()
+
+from kclassify.training.place import Place  # noqa: E402
+from kclassify.training.replicas import Replicas  # noqa: E402
+from kclassify.training.resume import FREE_FACTS, FREE_FIELDS, Past, differences  # noqa: E402
+
+# Each of these is measured or chosen by one machine alone.
+NOT_TOGETHER = {"time_budget": None, "deterministic": False}
+
+
+def check_options(
+    cluster: Cluster, options: Mapping[str, Any], *, preset: str | None, run_dir: object
+) -> None:
+    """Raise `InputError` for what several workers cannot do, or must be told."""
+    if run_dir is None:
+        raise InputError(
+            f"`run_dir` must be given with several workers: the chief writes it and all read it. "
+            f"Received: None for {cluster.name(cluster.index)}. Name the same folder for each."
+        )
+    wrong = [name for name, usual in NOT_TOGETHER.items() if options.get(name, usual) != usual]
+    wrong += ["batch_size"] * (options.get("batch_size") == "auto")
+    wrong += ["preset"] * (preset == "auto")
+    if wrong:
+        given = preset if wrong[0] == "preset" else options[wrong[0]]
+        raise InputError(
+            f"`{wrong[0]}` must be given in numbers, or left out, with several workers, which "
+            f"would each measure their own. Received: {wrong[0]}={given!r}."
+        )
+
+
+@contextmanager
+def folder_of(replicas: Replicas, path: os.PathLike[str]) -> Iterator[Path]:
+    """Yield the folder that this worker writes to: the run's for the chief, else one to forget."""
+    if replicas.chief:
+        yield Path(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="kclassify-worker-") as folder:
+        yield Path(folder) / Path(path).name
+
+
+def agreed(replicas: Replicas, prepare: Callable[[], Any]) -> list[Any]:
+    """Return what `prepare` returns on each worker, or raise on all what it raises on one."""
+    try:
+        told: dict[str, Any] = {"facts": prepare()}
+    except InputError as error:
+        if replicas.workers == 1:
+            raise
+        told = {"error": str(error)}
+    everyone = replicas.gather(told)
+    for index, one in enumerate(everyone):
+        if "error" in one:
+            whose = "" if index == replicas.worker else f"{_name(replicas, index)} stopped: "
+            raise InputError(f"{whose}{one['error']}")
+    return [one["facts"] for one in everyone]
+
+
+def check_alike(replicas: Replicas, everyone: list[dict[str, Any]]) -> None:
+    """Raise `InputError` where a worker has another configuration, data or version."""
+    chief = everyone[0]
+    for index, facts in enumerate(everyone):
+        differing = [
+            *differences(facts["manifest"]["config"], chief["manifest"]["config"], but=FREE_FIELDS),
+            *differences(facts["manifest"], chief["manifest"], but=FREE_FACTS),
+            *differences(facts["versions"], chief["versions"], but=()),
+        ]
+        if differing:
+            raise InputError(
+                f"`cluster` must have workers of one configuration, data and versions. Received: "
+                f"{_name(replicas, index)} with {', '.join(differing)}. Give each the same; "
+                "nothing was written."
+            )
+
+
+def past_of_chief(place: Place, path: Path, step: int | None, replicas: Replicas) -> Past:
+    """Return what the chief goes on from, the checkpoint of a step.
+
+    Raises:
+        InputError: this worker does not see it.
+    """
+    if replicas.chief or step is None:
+        return place.past
+    found = Run(path).checkpoints_dir / f"step-{step:09d}"
+    try:
+        checkpoint = read_checkpoint(found)
+    except DamagedError as error:
+        raise InputError(
+            f"`run_dir` must be a folder that all workers see. Received: {str(path)!r}, in which "
+            f"{_name(replicas, replicas.worker)} does not find the checkpoint of step {step:,} "
+            f"({error}). Put it on a file system that they share."
+        ) from error
+    return Past(checkpoint.facts["manifest"], checkpoint)
+
+
+def _name(replicas: Replicas, index: int) -> str:
+    return replicas.cluster.name(index) if replicas.cluster else "this process"
