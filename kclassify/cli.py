@@ -40,6 +40,7 @@ from kclassify.options import (
     fit_options,
     given_fields,
     label_errors_options,
+    launch_options,
     no_options,
     parse,
     predict_options,
@@ -108,6 +109,14 @@ def _fit(options: argparse.Namespace) -> None:
     )
     if not options.worker:
         _show(f"next: kclassify evaluate {run}")
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from kclassify.training.launch import launch
+
+    verb, *arguments = options.arguments or [""]
+    check_choice("launch", verb, ["fit"])
+    return launch(arguments, workers=options.workers)
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -346,6 +355,7 @@ def _tune(options: argparse.Namespace) -> None:
 VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "check": (_check, "look for what is wrong with images and labels", check_options),
     "fit": (_fit, "train a classifier, or go on with a training", fit_options),
+    "launch": (_launch, "run fit in several processes that train together", launch_options),
     "evaluate": (_evaluate, "measure a run on its test split", evaluate_options),
     "calibrate": (_calibrate, "fit the temperature of a run's probabilities", calibrate_options),
     "compare": (_compare, "test whether one run is better than another", compare_options),

@@ -169,6 +169,14 @@ def fit_options(parser: Parser) -> None:
     parser.add_argument("--worker", type=int, help="which of --cluster this process is, from 0")
 
 
+def launch_options(parser: Parser) -> None:
+    """Add what `launch` takes: a number, and the words of `fit`."""
+    parser.add_argument("--workers", type=int, default=2, help="how many processes (2)")
+    parser.add_argument(
+        "arguments", nargs="...", metavar="fit ...", help="the command that each of them runs"
+    )
+
+
 def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
     parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
     parser.add_argument(

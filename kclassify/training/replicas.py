@@ -127,9 +127,9 @@ class Replicas:
 
     def _gathered(self, values: np.ndarray) -> np.ndarray:
         """Return the values of all workers, one after the other."""
-        assert self.strategy is not None
-        found = self.strategy.run(_gather, args=(tf.constant(values),))
-        rows = np.asarray(self.strategy.experimental_local_results(found)[0])
+        strategy = self.strategy or tf.distribute.get_strategy()
+        found = strategy.run(_gather, args=(tf.constant(values),))
+        rows = np.asarray(strategy.experimental_local_results(found)[0])
         # Each replica of a worker has told the same.
         return rows.reshape(self.workers, -1, len(values))[:, 0].ravel()
 

@@ -90,6 +90,8 @@ def _check_repeatable(run: Run, config: FitConfig) -> None:
         reason = f"which has no {run.first_steps_file.name}; an earlier version trained it"
     elif "compression" in run.config:
         reason = "which came of another, as its report says"
+    elif "workers" in run.config:
+        reason = f"which {run.config['workers']} workers trained together, to other last bits"
     elif config.time_budget is not None:
         reason = "whose steps followed from a time budget, and so from the clock"
     else:

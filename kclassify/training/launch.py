@@ -1,0 +1,95 @@
+"""`launch`: several workers of one training on this machine, to try out what a cluster would do."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from kclassify import runtime
+from kclassify.checks import InputError, check_number, is_whole
+from kclassify.runtime import THREADS
+from kclassify.training.cluster import VARIABLE, Cluster
+
+# After one has ended with an error, the others get this long to notice and to say so.
+SECONDS_TO_END, _BETWEEN = 60.0, 0.2
+
+
+def launch(arguments: Sequence[str], *, workers: int) -> int:
+    """Run `kclassify fit` in several processes of this machine, and return the first bad exit code.
+
+    The first shows what it does; the others speak on errors only. Each gets its part of the
+    physical cores, unless `TF_NUM_INTRAOP_THREADS` says how many threads.
+
+    Args:
+        arguments: what `kclassify fit` gets, a ``--run-dir`` among them.
+        workers: how many, at least two.
+
+    Returns:
+        0 where all have ended well.
+
+    Raises:
+        InputError: too few workers, or no folder for them to share.
+    """
+    check_number("workers", workers, expected="a whole number of at least 2",
+                 ok=is_whole(workers, least=2))  # fmt: skip
+    if not any(word == "--run-dir" or word.startswith("--run-dir=") for word in arguments):
+        raise InputError(
+            f"`launch` must get a --run-dir, which the workers share. Received: "
+            f"{shlex.join(arguments)!r}. Name a folder."
+        )
+    addresses = _free_addresses(workers)
+    print(_on_a_cluster(arguments, workers), flush=True)
+    started = [_start(arguments, Cluster(addresses, index)) for index in range(workers)]
+    try:
+        return _first_bad(started)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _free_addresses(count: int) -> tuple[str, ...]:
+    """Return loopback addresses whose ports were free just now, each another."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [listener.getsockname()[1] for listener in listeners]
+    for listener in listeners:
+        listener.close()
+    return tuple(f"127.0.0.1:{port}" for port in ports)
+
+
+def _on_a_cluster(arguments: Sequence[str], workers: int) -> str:
+    machines = ",".join(f"machine{index}:4000" for index in range(workers))
+    command = shlex.join(["kclassify", "fit", *arguments, "--cluster", machines, "--worker"])
+    last = workers - 1
+    return (
+        f"on a cluster, with a file system that all see, machine i of 0 to {last} would run\n"
+        f"  {command} i\n"
+        f"and SLURM\n"
+        f"  srun --ntasks {workers} {shlex.join(['kclassify', 'fit', *arguments])} --cluster slurm"
+    )
+
+
+def _start(arguments: Sequence[str], cluster: Cluster) -> subprocess.Popen:
+    own = max(1, runtime.physical_cores() // len(cluster.workers))
+    variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config}
+    quiet = [] if cluster.index == 0 else ["--quiet"]
+    command = [sys.executable, "-m", "kclassify", "fit", *arguments, *quiet]
+    shown = None if cluster.index == 0 else subprocess.DEVNULL
+    return subprocess.Popen(command, env=variables, stdout=shown)
+
+
+def _first_bad(started: Sequence[subprocess.Popen]) -> int:
+    """Wait until all have ended, the others not for long once one has failed."""
+    until, code = float("inf"), 0
+    while any(process.poll() is None for process in started) and time.monotonic() < until:
+        time.sleep(_BETWEEN)
+        failed = [process.returncode for process in started if process.poll()]
+        if failed and not code:
+            until, code = time.monotonic() + SECONDS_TO_END, failed[0]
+    failed = [process.returncode for process in started if process.poll()]
+    code = code or (failed[0] if failed else 0)
+    # A shell's way of telling that a signal ended it.
+    return code if code >= 0 else 128 - code

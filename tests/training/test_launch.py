@@ -1,0 +1,115 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.runs import Run
+from kclassify.training.launch import launch
+
+FIT = (
+    "fit",
+    "digits",
+    "--epochs",
+    "4",
+    "--batch-size",
+    "64",
+    "--mixed-precision",
+    "False",
+    "--learning-rate",
+    "0.01",
+)
+
+
+def test_workers_need_a_folder_to_share():
+    with pytest.raises(InputError, match="must get a --run-dir"):
+        launch(["digits"], workers=2)
+
+
+def test_one_worker_is_no_launch():
+    with pytest.raises(InputError, match="`workers` must be a whole number of at least 2"):
+        launch(["digits", "--run-dir", "x"], workers=1)
+
+
+def command(*words, threads="1"):
+    environment = os.environ | {"TF_NUM_INTRAOP_THREADS": threads}
+    return {"args": [sys.executable, "-m", "kclassify", *words], "env": environment}
+
+
+def started(workers, folder, *more):
+    words = ("launch", "--workers", str(workers), *FIT, "--run-dir", str(folder), *more)
+    return subprocess.Popen(**command(*words), stdout=subprocess.PIPE,
+                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+
+
+def finished(process):
+    shown, _ = process.communicate(timeout=300)
+    return process.returncode, shown
+
+
+def history(folder):
+    return Run(folder).history[["loss", "accuracy", "val_loss", "val_accuracy"]].to_numpy()
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    subprocess.run(**command(*FIT, "--run-dir", str(folder), "--quiet"), check=True)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 4])
+def test_workers_train_as_one_process_does(alone, tmp_path, workers):
+    code, shown = finished(started(workers, tmp_path / "run"))
+    assert code == 0, shown
+    assert f"{workers} workers" in shown
+    assert history(tmp_path / "run") == pytest.approx(history(alone), abs=1e-3)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["workers"] == workers
+
+
+def pids(folder):
+    """The workers' processes, the chief first."""
+    found = subprocess.run(["pgrep", "-f", f"kclassify {FIT[0]} .*{folder}"],
+                           capture_output=True, text=True)  # fmt: skip
+    return sorted(int(pid) for pid in found.stdout.split())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_worker_that_dies_is_named_and_the_same_command_goes_on(tmp_path, victim):
+    longer = ("--epochs", "12")
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert finished(started(2, whole, *longer))[0] == 0
+    process = started(2, folder, *longer)
+    while not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.1)
+        assert process.poll() is None
+    os.kill(pids(folder)[victim], signal.SIGKILL)
+    code, shown = finished(process)
+    assert code != 0
+    assert f"worker {victim} (127.0.0.1:" in shown
+    assert "is gone; the same command on all workers goes on with" in shown
+    code, shown = finished(started(2, folder, *longer))
+    assert code == 0, shown
+    assert "resuming  after step" in shown
+    assert Run(folder).summary["weights_sha256"] == Run(whole).summary["weights_sha256"]
+    assert (history(folder) == history(whole)).all()
+
+
+@pytest.mark.slow
+def test_ctrl_c_of_one_stops_all_in_order(tmp_path):
+    folder = tmp_path / "run"
+    process = started(2, folder, "--epochs", "200")
+    while not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.1)
+        assert process.poll() is None
+    os.kill(pids(folder)[1], signal.SIGTERM)
+    code, shown = finished(process)
+    assert code == 143
+    assert "is saved; " in shown
+    assert "Traceback" not in shown

@@ -1,0 +1,82 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.training.cluster import Cluster
+from kclassify.training.replicas import Replicas, joined, one_device
+
+# Logical devices are chosen before TensorFlow starts, so this needs a process of its own.
+SCRIPT = """
+import json, sys
+import numpy as np
+from kclassify import runtime
+runtime.prepare()
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
+import kclassify
+
+rng = np.random.default_rng(0)
+images = rng.integers(0, 256, (200, 8, 8, 1), "uint8")
+labels = (images.mean(axis=(1, 2, 3)) > 127).astype(int)
+common = dict(epochs=2, batch_size=24, verbose=False, mixed_precision=False, gradient_clip=1.0,
+              model="convnet", depth=2, filters=8, learning_rate=0.02,
+              augmentation="flip_crop", progressive=(0.5, 1))
+rows = {}
+# Collectives know one size of group a process, so one number of devices.
+for name, devices in (("one", None), ("several", "cpu:0,cpu:1,cpu:2")):
+    folder = f"{sys.argv[1]}/{name}"
+    run = kclassify.fit((images, labels), run_dir=folder, devices=devices, **common)
+    columns = ["loss", "accuracy", "val_loss", "val_accuracy"]
+    rows[name] = run.history[columns].to_numpy().tolist()
+try:
+    kclassify.fit((images, labels), run_dir=f"{sys.argv[1]}/odd", devices="cpu:0,cpu:1,cpu:2",
+                  **{**common, "batch_size": 25})
+except kclassify.InputError as error:
+    rows["odd"] = str(error)
+print(json.dumps(rows))
+"""
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("runs"))
+    done = subprocess.run([sys.executable, "-c", SCRIPT, folder], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_several_devices_train_as_one_does(rows):
+    for one, other in zip(rows["one"], rows["several"], strict=True):
+        assert other == pytest.approx(one, abs=1e-3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(rows):
+    assert "`batch_size` must be a multiple of the 3 devices" in rows["odd"]
+    assert "Take 24 or 27" in rows["odd"]
+
+
+def test_one_process_tells_itself():
+    alone = Replicas(("CPU:0",))
+    assert alone.gather({"a": 1}) == [{"a": 1}]
+    assert alone.any([True, False]) == [True, False]
+    assert (alone.count, alone.workers, alone.chief) == (1, 1, True)
+
+
+def test_all_without_a_gpu_is_the_processor():
+    assert one_device(FitConfig(devices="all", device="cpu")).devices[0][:3] in ("CPU", "GPU")
+
+
+def test_devices_are_not_chosen_for_several_workers():
+    with pytest.raises(InputError, match="`devices` must be left out with several workers"):
+        joined(FitConfig(devices=2), Cluster(("a:1", "b:1"), 0))
+
+
+@pytest.mark.parametrize("devices", ["", (), ("cpu:0", "cpu:0"), 0, (1,)])
+def test_devices_must_be_some(devices):
+    with pytest.raises(InputError, match="`devices` must be"):
+        FitConfig(devices=devices)

@@ -1,0 +1,113 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kclassify.checks import InputError
+from kclassify.config import FitConfig
+from kclassify.training.checkpoint import Checkpoint, write_checkpoint
+from kclassify.training.cluster import Cluster
+from kclassify.training.place import taken_place
+from kclassify.training.replicas import Replicas
+from kclassify.training.together import (
+    agreed,
+    check_alike,
+    check_options,
+    folder_of,
+    past_of_chief,
+)
+
+CLUSTER = Cluster(("a:1", "b:2"), 1)
+MANIFEST = {"config": FitConfig().to_json(), "fingerprint": "1", "reference": "x"}
+FACTS = {"manifest": MANIFEST, "versions": {"keras": "3.15.1"}}
+
+
+class Told(Replicas):
+    """Worker 1 of two, of which the chief tells `chief`."""
+
+    def gather(self, told):
+        return [CHIEF[0], told]
+
+
+CHIEF: list = [None]
+
+
+@pytest.fixture
+def second():
+    return Told(("CPU:0",), cluster=CLUSTER)
+
+
+@pytest.mark.parametrize(
+    ("options", "preset", "name"),
+    [
+        ({"time_budget": "1m"}, None, "time_budget"),
+        ({"batch_size": "auto"}, None, "batch_size"),
+        ({"deterministic": True}, None, "deterministic"),
+        ({}, "auto", "preset"),
+    ],
+)
+def test_what_one_machine_measures_is_refused(options, preset, name):
+    with pytest.raises(InputError, match=f"`{name}` must"):
+        check_options(CLUSTER, options, preset=preset, run_dir="x")
+
+
+def test_the_folder_must_have_a_name():
+    with pytest.raises(InputError, match="`run_dir` must be given with several workers"):
+        check_options(CLUSTER, {}, preset=None, run_dir=None)
+    check_options(CLUSTER, {}, preset=None, run_dir="x")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"manifest": MANIFEST | {"config": FitConfig(epochs=3).to_json()}},
+         "epochs 3 instead of 11"),
+        ({"manifest": MANIFEST | {"fingerprint": "2"}}, "other images or labels"),
+        ({"versions": {"keras": "3.16"}}, "keras '3.16' instead of '3.15.1'"),
+    ],
+)  # fmt: skip
+def test_a_worker_that_differs_is_named_with_what_differs(second, change, sentence):
+    with pytest.raises(InputError) as found:
+        check_alike(second, [FACTS, FACTS | change])
+    assert f"worker 1 (b:2) with {sentence}" in str(found.value)
+
+
+def test_places_and_data_folders_may_differ(second):
+    elsewhere = MANIFEST | {"reference": "y", "config": FitConfig(data_dir="/d").to_json()}
+    check_alike(second, [FACTS, FACTS | {"manifest": elsewhere}])
+
+
+def test_what_one_raises_all_raise(second):
+    CHIEF[0] = {"error": "`data` must be there."}
+    with pytest.raises(InputError, match=r"worker 0 \(a:1\) stopped: `data` must be there."):
+        agreed(second, lambda: 1)
+    CHIEF[0] = {"facts": 1}
+
+    def wrong():
+        raise InputError("`epochs` must be more.")
+
+    with pytest.raises(InputError, match=r"^`epochs` must be more\.$"):
+        agreed(second, wrong)
+    assert agreed(second, lambda: 2) == [1, 2]
+
+
+def test_the_chief_alone_writes_the_run(second, tmp_path):
+    with folder_of(second, tmp_path / "run") as folder:
+        assert tmp_path not in folder.parents
+        folder.mkdir()
+    assert not folder.exists()
+    chief = replace(second, cluster=Cluster(CLUSTER.workers, 0))
+    with folder_of(chief, tmp_path / "run") as folder:
+        assert folder == tmp_path / "run"
+
+
+def test_the_others_go_on_from_the_checkpoint_of_the_chief(second, tmp_path):
+    saved = Checkpoint(7, {"manifest": MANIFEST}, {"variable/00000": np.arange(3)})
+    write_checkpoint(tmp_path / "run" / "checkpoints", saved)
+    with taken_place(tmp_path / "own", again="", began=0.0, verbose=False) as place:
+        past = past_of_chief(place, tmp_path / "run", 7, second)
+        assert past.checkpoint is not None
+        assert past.checkpoint.step == 7
+        assert past_of_chief(place, tmp_path / "run", None, second).checkpoint is None
+        with pytest.raises(InputError, match="must be a folder that all workers see"):
+            past_of_chief(place, tmp_path / "other", 7, second)
