@@ -102,7 +102,7 @@ def _of_slurm() -> Cluster | None:
         resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
             port_base=SLURM_PORT,
             # Which GPUs a task has is srun's to say, and nvidia-smi need not be there.
-            gpus_per_node=0, gpus_per_task=0, auto_set_gpu=False,
+            gpus_per_node=4096, gpus_per_task=1, auto_set_gpu=False,
         )  # fmt: skip
         jobs, (_, index) = resolver.cluster_spec().as_dict(), resolver.get_task_info()
     except (KeyError, ValueError, RuntimeError, OSError) as error:
