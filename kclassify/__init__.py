@@ -8,7 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kclassify.checks import DivergedError, InputError, StorageError, VerificationError
+    from kclassify.checks import (
+        DivergedError,
+        InputError,
+        StorageError,
+        VerificationError,
+        WorkerLostError,
+    )
     from kclassify.compression.compress import Compression, compress
     from kclassify.config import FitConfig
     from kclassify.data.check import DataCheck, check
@@ -49,6 +55,7 @@ _HOME = {
     "Splits": "kclassify.data.datasets",
     "StorageError": "kclassify.checks",
     "VerificationError": "kclassify.checks",
+    "WorkerLostError": "kclassify.checks",
     "analyze": "kclassify.evaluation.analyze",
     "build_model": "kclassify.models.registry",
     "calibrate": "kclassify.evaluation.calibration",
@@ -85,6 +92,7 @@ __all__ = [
     "Splits",
     "StorageError",
     "VerificationError",
+    "WorkerLostError",
     "analyze",
     "build_model",
     "calibrate",
