@@ -40,6 +40,7 @@ from kclassify.options import (
     given_fields,
     label_errors_options,
     no_options,
+    pack_options,
     parse,
     predict_options,
     robustness_options,
@@ -104,6 +105,13 @@ def _fit(options: argparse.Namespace) -> None:
         **options.config,
     )
     _show(f"next: kclassify evaluate {run}")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from kclassify.data.pack import pack
+
+    _show(pack(options.data, options.out, verbose=not options.quiet, **given_fields(options)))
+    _show(f"next: kclassify fit {options.out}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -341,6 +349,7 @@ def _tune(options: argparse.Namespace) -> None:
 
 VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "check": (_check, "look for what is wrong with images and labels", check_options),
+    "pack": (_pack, "write images as files that are read as a stream", pack_options),
     "fit": (_fit, "train a classifier, or go on with a training", fit_options),
     "evaluate": (_evaluate, "measure a run on its test split", evaluate_options),
     "calibrate": (_calibrate, "fit the temperature of a run's probabilities", calibrate_options),
