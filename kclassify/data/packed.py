@@ -90,8 +90,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         return _checked(json.loads(path.read_text("utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"`data` must have a whole {MANIFEST}, of format {FORMAT}. Received: {str(path)!r}, which "
-            "is not what `kclassify pack` writes. Pack the images again, into another folder."
+            f"`data` must have a whole {MANIFEST}, of format {FORMAT}. Received: {str(path)!r}, "
+            "which is not what `kclassify pack` writes. Pack the images again, into another folder."
         ) from error
 
 

@@ -1,5 +1,6 @@
 """From a source as loaded to one that a model can take: three splits, one shape, in memory."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -39,7 +40,7 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     shaped = {split: bring_to(examples, shape) for split, examples in splits.items()}
     total = sum(len(examples) for examples in splits.values())
     if _fits(total, shape, config):
-        shaped = {split: in_memory(part, verbose=verbose) for split, part in shaped.items()}
+        shaped = {split: _in_memory(part, verbose=verbose) for split, part in shaped.items()}
     return replace(source, splits=shaped)
 
 
@@ -75,7 +76,7 @@ def to_memory(examples: Examples, config: FitConfig, *, verbose: bool) -> Exampl
     """Decode a split of files whose shape is chosen, if it fits `config.memory_budget`."""
     images = examples.images
     if isinstance(images, np.ndarray) or _fits(len(images), images.input_shape, config):
-        return in_memory(examples, verbose=verbose)
+        return _in_memory(examples, verbose=verbose)
     return examples
 
 
@@ -167,12 +168,7 @@ def _converted(images: np.ndarray, shape: Shape, *, at_once: int = 256) -> np.nd
     return converted
 
 
-def in_memory(examples: Examples, *, verbose: bool) -> Examples:
-    """Return examples of one shape with their images in memory, however large.
-
-    Raises:
-        InputError: TensorFlow cannot decode one of them, which is named.
-    """
+def _in_memory(examples: Examples, *, verbose: bool) -> Examples:
     if isinstance(examples.images, PackedImages):
         return examples.take(np.arange(len(examples)))
     if not isinstance(examples.images, FileImages):
@@ -181,24 +177,33 @@ def in_memory(examples: Examples, *, verbose: bool) -> Examples:
 
 
 def _decoded(images: FileImages, *, verbose: bool) -> np.ndarray:
+    decoded = np.empty((len(images), *images.input_shape), np.uint8)
+    bar = tqdm(total=len(images), desc="decoding", unit="image", delay=1.5, disable=not verbose)
+    with bar:
+        for place, image in enumerate(decoded_files(images)):
+            decoded[place] = image
+            bar.update()
+    return decoded
+
+
+def decoded_files(images: FileImages) -> Iterator[np.ndarray]:
+    """Yield the images of files whose shape is chosen, in their order.
+
+    Raises:
+        InputError: TensorFlow cannot decode one of them, which is named.
+    """
     import tensorflow as tf
 
     from kclassify.data.pipeline import file_dataset
 
-    decoded = np.empty((len(images), *images.input_shape), np.uint8)
     done = 0
-    bar = tqdm(total=len(images), desc="decoding", unit="image", delay=1.5, disable=not verbose)
     try:
         for image in file_dataset(images).as_numpy_iterator():
-            decoded[done] = image
+            yield image
             done += 1
-            bar.update()
     except tf.errors.InvalidArgumentError as error:
         # In order, so that the count says which file it was.
         raise InputError(
             f"`data` must have images that TensorFlow can decode. Received: "
             f"{str(images.paths[done])!r}, which it cannot. Save it again, as PNG."
         ) from error
-    finally:
-        bar.close()
-    return decoded

@@ -4,9 +4,11 @@ import json
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from tqdm import tqdm
 from kclassify import runtime
 from kclassify.atomic import file_hash, replacing
 from kclassify.data.packed import Shard, shard_name
-from kclassify.data.preparation import in_memory
-from kclassify.data.spec import SPLITS, Examples, Source
+from kclassify.data.preparation import decoded_files
+from kclassify.data.spec import SPLITS, Examples, FileImages, Source
 
 runtime.prepare()
 
@@ -28,12 +30,12 @@ SHARD_BYTES = 16 * 2**20
 OVERHEAD = 100
 # Before a record's bytes stand its length and the checksum of that; after it, its own checksum.
 HEAD, TAIL = 12, 4
-# Shards at a time: while one is decoded, which takes all the processor, another is written.
+# Shards that are written at a time, while the next is decoded.
 WRITERS = 2
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Part:
     """What a shard is made of.
 
@@ -73,27 +75,60 @@ def shards_of(folder: Path, source: Source, split: str, order: np.ndarray) -> li
 
 
 def write_shards(plan: Mapping[str, list[Part]], *, verbose: bool) -> dict[str, list[Written]]:
-    """Write the shards that are not there yet, some at a time.
+    """Write the shards that are not there yet, some while the next are decoded.
 
     Raises:
         InputError: an image cannot be decoded.
         StorageError: the disk is full.
     """
-    parts = [part for split in SPLITS for part in plan[split]]
+    parts = [part for split in plan.values() for part in split]
     total = sum(len(part.indices) for part in parts)
     pool = ThreadPoolExecutor(WRITERS)
     bar = tqdm(total=total, desc="packing", unit="image", delay=1.5, disable=not verbose)
     try:
-        found = []
-        for part, written in zip(parts, pool.map(_written, parts), strict=True):
-            found.append(written)
-            bar.update(len(part.indices))
+        found = _write_missing(parts, pool, bar)
     finally:
         # On an error or Ctrl-C, what has not begun is not begun.
         pool.shutdown(cancel_futures=True)
         bar.close()
-    shards: Iterator[Written] = iter(found)
-    return {split: [next(shards) for _ in plan[split]] for split in SPLITS}
+    return {split: [found[part] for part in own] for split, own in plan.items()}
+
+
+def _write_missing(parts: list[Part], pool: ThreadPoolExecutor, bar: tqdm) -> dict[Part, Written]:
+    there = zip(parts, pool.map(_there, parts), strict=True)
+    found = {part: written for part, written in there if written is not None}
+    bar.update(sum(len(part.indices) for part in found))
+    waiting: deque[tuple[Part, Future[Written]]] = deque()
+
+    def take_oldest() -> None:
+        part, written = waiting.popleft()
+        found[part] = written.result()
+        bar.update(len(part.indices))
+
+    missing = [part for part in parts if part not in found]
+    for part, images in zip(missing, _pixels(missing), strict=True):
+        waiting.append((part, pool.submit(_write, part, images)))
+        # So many are in memory at once, and no more.
+        if len(waiting) == WRITERS:
+            take_oldest()
+    while waiting:
+        take_oldest()
+    return found
+
+
+def _pixels(parts: list[Part]) -> Iterator[np.ndarray]:
+    """Yield the uint8 images of one part after another."""
+    images = [part.examples.images for part in parts]
+    files = [one.take(part.indices) for part, one in zip(parts, images, strict=True)
+             if isinstance(one, FileImages)]  # fmt: skip
+    if not files:
+        yield from (np.asarray(part.examples.take(part.indices).images) for part in parts)
+        return
+    # One stream through all the files: to set one up takes as long as to decode thousands.
+    everything = replace(files[0], paths=np.concatenate([one.paths for one in files]))
+    decoded = decoded_files(everything)
+    for part in parts:
+        yield np.stack(list(islice(decoded, len(part.indices))))
 
 
 def write_metadata(folder: Path, source: Source, shards: Mapping[str, list[Shard]]) -> None:
@@ -139,14 +174,11 @@ def _features(source: Source) -> Any:
     )
 
 
-def _written(part: Part) -> Written:
-    there = _there(part)
-    if there is not None:
-        return there
+def _write(part: Part, images: np.ndarray) -> Written:
     with replacing(part.path) as beside:
-        offsets = _write_records(beside, in_memory(part.examples.take(part.indices), verbose=False))
-    size, images = os.path.getsize(part.path), len(part.indices)
-    written = Written(Shard(part.path.name, images, size, file_hash(part.path)), offsets)
+        offsets = _write_records(beside, part, images)
+    size, count = os.path.getsize(part.path), len(part.indices)
+    written = Written(Shard(part.path.name, count, size, file_hash(part.path)), offsets)
     with replacing(part.facts_file) as beside:
         beside.write_text(json.dumps(asdict(written)), "utf-8")
     return written
@@ -163,12 +195,12 @@ def _there(part: Part) -> Written | None:
         return None
 
 
-def _write_records(path: Path, examples: Examples) -> list[int]:
+def _write_records(path: Path, part: Part, images: np.ndarray) -> list[int]:
+    """Write images with their labels and ids; return where in the file each image begins."""
+    labels, ids = (values[part.indices] for values in (part.examples.labels, part.examples.ids))
     offsets, position = [], 0
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for image, label, name in zip(
-            np.asarray(examples.images), examples.labels, examples.ids.tolist(), strict=True
-        ):
+        for image, label, name in zip(images, labels, ids.tolist(), strict=True):
             pixels = image.tobytes()
             record = _record(pixels, label, name)
             writer.write(record)

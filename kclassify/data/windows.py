@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -83,7 +84,7 @@ def shuffled_batches(
     order = _Order(images, batch_size=batch_size, seed=seed, windows=windows, share=share)
     first = start // steps * windows.count + start % steps // windows.steps
     read = tf.data.Dataset.range(first, epochs * windows.count).flat_map(order.window).prefetch(1)
-    batches = read.flat_map(lambda window, records: order.batches(window, records, start))
+    batches = read.flat_map(partial(order.batches, start=start))
     return batches.apply(tf.data.experimental.assert_cardinality(epochs * steps - start))
 
 
@@ -112,7 +113,7 @@ class _Order:
             self.firsts = tf.constant(np.cumsum(images.counts) - images.counts, tf.int64)
 
     def window(self, window: tf.Tensor) -> tf.data.Dataset:
-        """Return one window: its number, and its records as one tensor of texts."""
+        """Return one window: its number, its records as texts, and their order."""
         order, ends = self._files(window // self.windows.count)
         first, last = self._bounds(window)
 
@@ -125,21 +126,21 @@ class _Order:
         places = tf.searchsorted(ends, [first, last - 1], side="right", out_type=tf.int64)
         files = tf.data.Dataset.range(places[0], places[1] + 1)
         records = _read_files(self.images, files, part).batch(self.windows.images)
-        return records.map(lambda texts: (window, texts))
+        key = self._key(window * self.share.count + self.share.index)
+        return records.map(lambda texts: (window, texts, _permutation(tf.size(texts), key)))
 
-    def batches(self, window: tf.Tensor, records: tf.Tensor, start: int) -> tf.data.Dataset:
+    def batches(
+        self, window: tf.Tensor, records: tf.Tensor, shuffled: tf.Tensor, *, start: int
+    ) -> tf.data.Dataset:
         """Return the batches of a window, from step `start` on."""
         epoch, within = window // self.windows.count, window % self.windows.count
         first = epoch * self.steps + within * self.windows.steps
         last = tf.minimum(first + self.windows.steps, (epoch + 1) * self.steps)
         order, ends = self._files(epoch)
-        key = self._key(window * self.share.count + self.share.index)
-        most = tf.size(records, tf.int64) - 1
 
         def batch(step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            places = (step - first) * self.size + tf.range(self.size, dtype=tf.int64)
-            places = tf.random.experimental.index_shuffle(places, seed=key, max_index=most)
-            positions = self._bounds(window)[0] + places
+            places = shuffled[(step - first) * self.size : (step - first + 1) * self.size]
+            positions = self._bounds(window)[0] + tf.cast(places, tf.int64)
             found = tf.searchsorted(ends, positions, side="right", out_type=tf.int64)
             files = tf.gather(order, found)
             before = tf.gather(ends, found) - tf.gather(self.counts, files)
@@ -152,9 +153,7 @@ class _Order:
 
     def _files(self, epoch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the order of the files in an epoch, and where each ends in it."""
-        files = tf.range(len(self.images.paths), dtype=tf.int64)
-        most = tf.constant(len(self.images.paths) - 1, tf.int64)
-        order = tf.random.experimental.index_shuffle(files, seed=self._key(epoch), max_index=most)
+        order = tf.cast(_permutation(len(self.images.paths), self._key(epoch)), tf.int64)
         return order, tf.cumsum(tf.gather(self.counts, order))
 
     def _bounds(self, window: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -165,7 +164,13 @@ class _Order:
         return (before + within) * self.size, (before + last) * self.size
 
     def _key(self, number: tf.Tensor) -> tf.Tensor:
-        return tf.cast(tf.stack([tf.constant(self.seed, tf.int64), number]), tf.uint32)
+        return tf.stack([tf.constant(self.seed, tf.int64), number])
+
+
+def _permutation(count: tf.Tensor | int, key: tf.Tensor) -> tf.Tensor:
+    """Return a permutation, int32; by sorting: `index_shuffle` leaves neighbours together."""
+    drawn = tf.random.stateless_uniform((count,), key, None, None, tf.int32)
+    return tf.argsort(drawn, stable=True)
 
 
 def _read_files(images: PackedImages, files: tf.data.Dataset, read) -> tf.data.Dataset:

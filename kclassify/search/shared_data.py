@@ -75,6 +75,13 @@ def _read(folder: Path, kind: dict | None) -> Examples:
 def _packed(
     offsets: np.ndarray, *, paths: list, counts: list, sizes: list, hashes: list, **others: Any
 ) -> PackedImages:
-    arrays = (np.array(values) for values in (paths, counts, sizes))
-    shape, memory = tuple(others["input_shape"]), others["memory"]
-    return PackedImages(*arrays, tuple(hashes), offsets, input_shape=shape, memory=memory)
+    height, width, channels = others["input_shape"]
+    return PackedImages(
+        np.array(paths),
+        np.array(counts),
+        np.array(sizes),
+        tuple(hashes),
+        offsets,
+        input_shape=(height, width, channels),
+        memory=others["memory"],
+    )
