@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kclassify.config import FitConfig
     from kclassify.data.check import DataCheck, check
     from kclassify.data.datasets import Splits, make_datasets
+    from kclassify.data.pack import Packed, pack
     from kclassify.evaluation.analyze import analyze
     from kclassify.evaluation.calibration import Calibration, calibrate
     from kclassify.evaluation.comparison import Comparison, compare
@@ -50,6 +51,7 @@ _HOME = {
     "FitConfig": "kclassify.config",
     "InputError": "kclassify.checks",
     "LabelErrors": "kclassify.evaluation.label_errors",
+    "Packed": "kclassify.data.pack",
     "Run": "kclassify.runs",
     "Search": "kclassify.search.results",
     "Splits": "kclassify.data.datasets",
@@ -70,6 +72,7 @@ _HOME = {
     "fit": "kclassify.training.fit",
     "load": "kclassify.serving.classifier",
     "make_datasets": "kclassify.data.datasets",
+    "pack": "kclassify.data.pack",
     "report": "kclassify.reporting.report",
     "robustness": "kclassify.evaluation.robustness",
     "tune": "kclassify.search.tune",
@@ -87,6 +90,7 @@ __all__ = [
     "FitConfig",
     "InputError",
     "LabelErrors",
+    "Packed",
     "Run",
     "Search",
     "Splits",
@@ -107,6 +111,7 @@ __all__ = [
     "fit",
     "load",
     "make_datasets",
+    "pack",
     "report",
     "robustness",
     "tune",

@@ -42,6 +42,7 @@ from kclassify.options import (
     label_errors_options,
     launch_options,
     no_options,
+    pack_options,
     parse,
     predict_options,
     robustness_options,
@@ -117,6 +118,13 @@ def _launch(options: argparse.Namespace) -> int:
     verb, *arguments = options.arguments or [""]
     check_choice("launch", verb, ["fit"])
     return launch(arguments, workers=options.workers)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from kclassify.data.pack import pack
+
+    _show(pack(options.data, options.out, verbose=not options.quiet, **given_fields(options)))
+    _show(f"next: kclassify fit {options.out}")
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -354,6 +362,7 @@ def _tune(options: argparse.Namespace) -> None:
 
 VERBS: dict[str, tuple[Callable, str, Callable]] = {
     "check": (_check, "look for what is wrong with images and labels", check_options),
+    "pack": (_pack, "write images as files that are read as a stream", pack_options),
     "fit": (_fit, "train a classifier, or go on with a training", fit_options),
     "launch": (_launch, "run fit in several processes that train together", launch_options),
     "evaluate": (_evaluate, "measure a run on its test split", evaluate_options),

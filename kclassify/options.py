@@ -149,6 +149,16 @@ def check_options(parser: Parser) -> None:
     parser.add_argument("--strict", action="store_true", help="fail on warnings too")
 
 
+def pack_options(parser: Parser) -> None:
+    """Add what `pack` takes."""
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
+    parser.add_argument("out", help="a new folder, or one where the same command was begun")
+    parser.add_argument("--quiet", action="store_true", help="show nothing while it works")
+    for item in fields(FitConfig):
+        if item.name in ("seed", *DATA_FIELDS):
+            _add_field(parser, item)
+
+
 def fit_options(parser: Parser) -> None:
     """Add what `fit` takes."""
     _training_options(parser)
@@ -192,7 +202,7 @@ def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
             _add_field(group, item)
 
 
-def _add_field(group: argparse._ArgumentGroup, item: Field) -> None:
+def _add_field(group: argparse._ActionsContainer, item: Field) -> None:
     name = "--" + item.name.replace("_", "-")
     help = f"{item.metadata['help']} ({item.default} unless the preset says otherwise)"
     if item.type is bool:

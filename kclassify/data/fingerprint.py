@@ -6,14 +6,15 @@ import os
 
 import numpy as np
 
-from kclassify.data.spec import FileImages, Source
+from kclassify.data.spec import FileImages, PackedImages, Source
 
 
 def fingerprint(source: Source) -> str:
     """Return the SHA-256 of a prepared source: its classes, and each split in its order.
 
     Images in memory count with every pixel. Files that are decoded as they are used count with
-    their ids and sizes in bytes, since reading them all would take as long as an epoch.
+    their ids and sizes in bytes, since reading them all would take as long as an epoch; packed
+    images with the hashes of their files, which hold the ids too.
 
     Returns:
         64 hexadecimal digits.
@@ -21,6 +22,10 @@ def fingerprint(source: Source) -> str:
     digest = hashlib.sha256(json.dumps(source.class_names).encode())
     for split, examples in source.splits.items():
         digest.update(f"{split} {len(examples)}".encode())
+        if isinstance(examples.images, PackedImages):
+            digest.update(json.dumps(examples.images.hashes).encode())
+            _update(digest, examples.labels)
+            continue
         digest.update(json.dumps(examples.ids.tolist()).encode())
         _update(digest, examples.labels)
         if isinstance(examples.images, FileImages):

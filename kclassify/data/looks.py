@@ -74,7 +74,8 @@ def _chunks(examples: Examples) -> Iterator[tuple[Sequence[int], Sequence[int], 
                 digests, sides, small = zip(*found, strict=True)
                 yield digests, sides, np.stack(small)
             else:
-                some = images[start : start + AT_ONCE]
+                chosen = np.arange(start, min(start + AT_ONCE, len(examples)))
+                some = np.asarray(examples.take(chosen).images)
                 sides = [min(some.shape[1:3])] * len(some)
                 yield [_digest(image.tobytes()) for image in some], sides, _shrunk(some)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.data.spec import WHOLE, Examples, FileImages, Share
+from kclassify.data.spec import WHOLE, Examples, FileImages, PackedImages, Share
 
 runtime.prepare()
 
@@ -16,6 +16,7 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, crop  # noqa: E402
 from kclassify.data.images import decode_file  # noqa: E402
+from kclassify.data.windows import batches_in_order, shuffled_batches  # noqa: E402
 
 PARALLEL = max(2, os.cpu_count() or 1)
 # Batches that are made ahead of the step that uses them.
@@ -36,7 +37,8 @@ def train_dataset(
     """Return all the batches of a training, one epoch after another.
 
     Every epoch has its own order, a permutation keyed by ``(seed, epoch)``; the augmentation is
-    keyed by ``(seed, step)``. So a step's batch is the same however the run got there.
+    keyed by ``(seed, step)``. So a step's batch is the same however the run got there. The order of
+    packed images that stay on the disk is that of `shuffled_batches`.
 
     Where images are mirrored, it is every other epoch: half of them in the even ones, the other
     half in the odd ones, so that two epochs show all images both ways (Jordan 2024).
@@ -72,11 +74,9 @@ def train_dataset(
             f"Received: None with augmentation={augmentation!r}."
         )
     steps = len(examples) // batch_size
-    labels = _labels(examples, num_classes)
     # What mixes images of a batch must see all of it.
     seen = WHOLE if augmentation in MIXING else share
     part = batch_size // seen.count
-
     coins = tf.random.stateless_uniform((len(examples),), (seed, 0)) < 0.5
 
     def positions(step: tf.Tensor, within: tf.Tensor) -> tf.Tensor:
@@ -89,15 +89,27 @@ def train_dataset(
         odd_epoch = positions // (steps * batch_size) % 2 == 1
         return indices, tf.gather(coins, indices) != odd_epoch
 
-    if isinstance(examples.images, FileImages):
-        one = _file_reader(examples.images, labels)
+    if isinstance(examples.images, PackedImages):
+        read = shuffled_batches(
+            examples.images,
+            batch_size=batch_size,
+            epochs=epochs,
+            seed=seed,
+            start=start,
+            share=seen,
+        )
+        batches = read.map(
+            _labeller(examples, num_classes, steps=steps, coins=coins), num_parallel_calls=PARALLEL
+        )
+    elif isinstance(examples.images, FileImages):
+        one = _file_reader(examples.images, _labels(examples, num_classes))
         single = tf.data.Dataset.range(start * part, epochs * steps * part).map(
             lambda count: _with(one, *chosen(positions(count // part, count % part))),
             num_parallel_calls=PARALLEL,
         )
         batches = single.batch(part, drop_remainder=True)
     else:
-        many = _batch_reader(examples.images, labels)
+        many = _batch_reader(examples.images, _labels(examples, num_classes))
         within = tf.range(part, dtype=tf.int64)
         batches = tf.data.Dataset.range(start, epochs * steps).map(
             lambda step: _with(many, *chosen(positions(step, within))),
@@ -112,6 +124,17 @@ def train_dataset(
 def _own(images: tf.Tensor, labels: tf.Tensor, *, share: Share, size: int) -> tuple[tf.Tensor, ...]:
     own = slice(share.index * size, (share.index + 1) * size)
     return images[own], labels[own]
+
+
+def _labeller(examples: Examples, num_classes: int | None, *, steps: int, coins: tf.Tensor):
+    """Return the function that gives packed images their labels, and says which are mirrored."""
+    labels_at = _label_reader(examples, num_classes)
+
+    def labelled(step, indices, images):
+        odd_epoch = step // steps % 2 == 1
+        return images, labels_at(indices), tf.gather(coins, indices) != odd_epoch
+
+    return labelled
 
 
 def _with(reader, indices: tf.Tensor, mirrored: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -134,6 +157,10 @@ def eval_dataset(
         share: which part of the examples to return, in as many batches as the others have; there
             must be at least an image for each.
     """
+    if isinstance(examples.images, PackedImages):
+        return _packed_in_order(
+            examples, examples.images, batch_size=batch_size, num_classes=num_classes
+        )
     labels = _labels(examples, num_classes)
     if share != WHOLE:
         batches = _pieces(examples, labels, batch_size=batch_size, share=share)
@@ -178,10 +205,24 @@ def _pieces(
     return bounds.map(lambda first, end: (images[first:end], labels[first:end]), PARALLEL)
 
 
+def _packed_in_order(
+    examples: Examples, images: PackedImages, *, batch_size: int, num_classes: int | None
+) -> tf.data.Dataset:
+    labels_at = _label_reader(examples, num_classes)
+
+    def labelled(number, images):
+        first = number * batch_size
+        return images, labels_at(first + tf.range(tf.shape(images, tf.int64)[0]))
+
+    batches = batches_in_order(images, batch_size=batch_size).enumerate().map(labelled, PARALLEL)
+    count = tf.data.experimental.assert_cardinality(math.ceil(len(examples) / batch_size))
+    return batches.apply(count).prefetch(AHEAD).with_options(plain_options())
+
+
 def first_images(examples: Examples, count: int) -> np.ndarray:
     """Return the first images of a split, at most `count`: uint8 arrays, decoded if need be."""
     first = examples.take(np.arange(min(count, len(examples))))
-    if not isinstance(first.images, FileImages):
+    if isinstance(first.images, np.ndarray):
         return first.images
     batches = [images.numpy() for images, _ in eval_dataset(first, batch_size=64)]
     return (
@@ -220,6 +261,14 @@ def plain_options() -> tf.data.Options:
 def _labels(examples: Examples, num_classes: int | None) -> tf.Tensor:
     labels = _on_host(examples.labels)
     return labels if num_classes is None or examples.soft else tf.one_hot(labels, num_classes)
+
+
+def _label_reader(examples: Examples, num_classes: int | None):
+    """Return a function from indices to labels; shares are made of those alone, to save memory."""
+    labels = _on_host(examples.labels)
+    if num_classes is None or examples.soft:
+        return lambda indices: tf.gather(labels, indices)
+    return lambda indices: tf.one_hot(tf.gather(labels, indices), num_classes)
 
 
 def _on_host(values: object) -> tf.Tensor:

@@ -1,5 +1,6 @@
 """From a source as loaded to one that a model can take: three splits, one shape, in memory."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ from tqdm import tqdm
 
 from kclassify.checks import InputError, nearest, parse_bytes
 from kclassify.config import FitConfig
-from kclassify.data.spec import Examples, FileImages, Source
+from kclassify.data.spec import Examples, FileImages, Images, PackedImages, Source
 from kclassify.data.splitting import split_source
 
 # Images of one size up to this keep it; others are brought to the default.
@@ -19,10 +20,12 @@ Shape = tuple[int, int, int]
 def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     """Return the source with all three splits, its images of one shape and in memory if they fit.
 
-    Images that need more than `config.memory_budget` stay files, decoded as they are used.
+    Images that need more than `config.memory_budget`, all splits together, stay in their files and
+    are read as they are used.
 
     Raises:
-        InputError: the images cannot be split, or are fewer than `config.batch_size`.
+        InputError: the images cannot be split, are fewer than `config.batch_size`, or are packed
+            with another shape.
 
     Example:
         >>> from kclassify import FitConfig
@@ -34,7 +37,7 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     splits = split_source(source, config)
     _check_batch_size(len(splits["train"]), config)
     shape = choose_shape(list(splits.values()), config)
-    shaped = {split: _shaped(examples, shape) for split, examples in splits.items()}
+    shaped = {split: bring_to(examples, shape) for split, examples in splits.items()}
     total = sum(len(examples) for examples in splits.values())
     if _fits(total, shape, config):
         shaped = {split: _in_memory(part, verbose=verbose) for split, part in shaped.items()}
@@ -66,15 +69,15 @@ def as_trained(
     labels = (
         places[examples.labels] if not examples.soft else _spread(examples, places, class_names)
     )
-    return _shaped(replace(examples, labels=labels), input_shape)
+    return bring_to(replace(examples, labels=labels), input_shape)
 
 
 def to_memory(examples: Examples, config: FitConfig, *, verbose: bool) -> Examples:
     """Decode a split of files whose shape is chosen, if it fits `config.memory_budget`."""
     images = examples.images
-    if isinstance(images, FileImages) and not _fits(len(images), images.input_shape, config):
-        return examples
-    return _in_memory(examples, verbose=verbose)
+    if isinstance(images, np.ndarray) or _fits(len(images), images.input_shape, config):
+        return _in_memory(examples, verbose=verbose)
+    return examples
 
 
 def choose_size(own_size: tuple[int, int] | None, config: FitConfig) -> tuple[int, int]:
@@ -98,14 +101,22 @@ def choose_shape(parts: list[Examples], config: FitConfig) -> Shape:
     return height, width, config.channels or (1 if grey else 3)
 
 
-def _own_size(images: np.ndarray | FileImages) -> tuple[int, int] | None:
+def _own_size(images: Images) -> tuple[int, int] | None:
     if isinstance(images, FileImages):
         return images.image_size
-    return images.shape[1], images.shape[2]
+    height, width, _ = _own_shape(images)
+    return height, width
 
 
-def _own_channels(images: np.ndarray | FileImages) -> int | None:
-    return images.channels if isinstance(images, FileImages) else images.shape[3]
+def _own_channels(images: Images) -> int | None:
+    return images.channels if isinstance(images, FileImages) else _own_shape(images)[2]
+
+
+def _own_shape(images: np.ndarray | PackedImages) -> Shape:
+    if isinstance(images, PackedImages):
+        return images.input_shape
+    height, width, channels = images.shape[1:]
+    return height, width, channels
 
 
 def _check_batch_size(images: int, config: FitConfig) -> None:
@@ -126,14 +137,24 @@ def _spread(examples: Examples, places: np.ndarray, class_names: tuple[str, ...]
     return labels
 
 
-def _shaped(examples: Examples, shape: Shape) -> Examples:
-    """Bring arrays to `shape`; of files, note it."""
+def bring_to(examples: Examples, shape: Shape) -> Examples:
+    """Bring arrays to `shape`; of files, note it.
+
+    Raises:
+        InputError: they are packed with another one.
+    """
     height, width, channels = shape
     if isinstance(examples.images, FileImages):
         files = replace(examples.images, image_size=(height, width), channels=channels)
         return replace(examples, images=files)
-    if examples.images.shape[1:] == shape:
+    if _own_shape(examples.images) == shape:
         return examples
+    if isinstance(examples.images, PackedImages):
+        raise InputError(
+            f"`data` must be packed with the shape that images are brought to, {shape}. Received: "
+            f"images packed as {examples.images.input_shape}. Leave `image_size` and `channels` "
+            "out, or pack the original images with them."
+        )
     return replace(examples, images=_converted(examples.images, shape))
 
 
@@ -148,30 +169,41 @@ def _converted(images: np.ndarray, shape: Shape, *, at_once: int = 256) -> np.nd
 
 
 def _in_memory(examples: Examples, *, verbose: bool) -> Examples:
+    if isinstance(examples.images, PackedImages):
+        return examples.take(np.arange(len(examples)))
     if not isinstance(examples.images, FileImages):
         return examples
     return replace(examples, images=_decoded(examples.images, verbose=verbose))
 
 
 def _decoded(images: FileImages, *, verbose: bool) -> np.ndarray:
+    decoded = np.empty((len(images), *images.input_shape), np.uint8)
+    bar = tqdm(total=len(images), desc="decoding", unit="image", delay=1.5, disable=not verbose)
+    with bar:
+        for place, image in enumerate(decoded_files(images)):
+            decoded[place] = image
+            bar.update()
+    return decoded
+
+
+def decoded_files(images: FileImages) -> Iterator[np.ndarray]:
+    """Yield the images of files whose shape is chosen, in their order.
+
+    Raises:
+        InputError: TensorFlow cannot decode one of them, which is named.
+    """
     import tensorflow as tf
 
     from kclassify.data.pipeline import file_dataset
 
-    decoded = np.empty((len(images), *images.input_shape), np.uint8)
     done = 0
-    bar = tqdm(total=len(images), desc="decoding", unit="image", delay=1.5, disable=not verbose)
     try:
         for image in file_dataset(images).as_numpy_iterator():
-            decoded[done] = image
+            yield image
             done += 1
-            bar.update()
     except tf.errors.InvalidArgumentError as error:
         # In order, so that the count says which file it was.
         raise InputError(
             f"`data` must have images that TensorFlow can decode. Received: "
             f"{str(images.paths[done])!r}, which it cannot. Save it again, as PNG."
         ) from error
-    finally:
-        bar.close()
-    return decoded

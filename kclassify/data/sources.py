@@ -11,6 +11,7 @@ from typing import Any
 from kclassify.checks import InputError, nearest
 from kclassify.config import FitConfig
 from kclassify.data.arrays import is_tf_dataset
+from kclassify.data.packed import is_packed
 from kclassify.data.preparation import prepare
 from kclassify.data.spec import Source
 
@@ -149,6 +150,8 @@ def _origin_of_path(path: Path) -> _Origin:
         return _Origin("kclassify.data.table:load", path.stem, str(path))
     if is_archive(path):
         return _Origin("kclassify.data.cifar10:load", "cifar10", str(path))
+    if is_packed(path):
+        return _Origin("kclassify.data.packed:load", path.name, str(path))
     if path.is_dir():
         return _Origin("kclassify.data.folder:load", path.name, str(path))
     raise InputError(

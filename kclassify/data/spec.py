@@ -1,5 +1,6 @@
 """What a source of images is made into: splits of images, labels and ids. NumPy only."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -57,16 +58,62 @@ class FileImages:
 
 
 @dataclass(frozen=True)
+class PackedImages:
+    """Images of one shape whose bytes lie in files of records, each file a random sample.
+
+    Attributes:
+        paths: ``(files,)`` str.
+        counts: int64 ``(files,)``, how many images each file has.
+        sizes: int64 ``(files,)``, the bytes of each.
+        hashes: the SHA-256 of each.
+        offsets: int64 ``(n,)``, where in its file each image begins.
+        input_shape: ``(height, width, channels)`` of every image.
+        memory: how many bytes reading them may take.
+    """
+
+    paths: np.ndarray
+    counts: np.ndarray
+    sizes: np.ndarray
+    hashes: tuple[str, ...]
+    offsets: np.ndarray
+    input_shape: tuple[int, int, int]
+    memory: int
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the images at `indices`, in that order, in memory."""
+        ends = np.cumsum(self.counts)
+        files = np.searchsorted(ends, indices, side="right")
+        taken = np.empty((len(indices), math.prod(self.input_shape)), np.uint8)
+        by_file = np.argsort(files, kind="stable")
+        for places in np.split(by_file, np.flatnonzero(np.diff(files[by_file])) + 1):
+            if len(places):
+                self._read(int(files[places[0]]), indices[places], taken, places)
+        return taken.reshape(-1, *self.input_shape)
+
+    def _read(self, file: int, indices: np.ndarray, into: np.ndarray, places: np.ndarray) -> None:
+        # Mapped, so that of a file of which little is wanted little is read.
+        content = np.asarray(np.memmap(self.paths[file], np.uint8, "r"))
+        for place, offset in zip(places.tolist(), self.offsets[indices].tolist(), strict=True):
+            into[place] = content[offset : offset + into.shape[1]]
+
+
+Images = np.ndarray | FileImages | PackedImages
+
+
+@dataclass(frozen=True)
 class Examples:
     """One split.
 
     Attributes:
-        images: uint8 ``(n, height, width, channels)``, or files that are not decoded yet.
+        images: uint8 ``(n, height, width, channels)``, or files that are not read yet.
         labels: int32 ``(n,)`` class indices, or float32 ``(n, num_classes)`` soft labels.
         ids: ``(n,)`` str, where each image came from.
     """
 
-    images: np.ndarray | FileImages
+    images: Images
     labels: np.ndarray
     ids: np.ndarray
 
@@ -74,11 +121,11 @@ class Examples:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> Self:
-        """Return the examples at `indices`, in that order."""
+        """Return the examples at `indices`, in that order; packed images are then in memory."""
         images = (
-            self.images.take(indices)
-            if isinstance(self.images, FileImages)
-            else self.images[indices]
+            self.images[indices]
+            if isinstance(self.images, np.ndarray)
+            else self.images.take(indices)
         )
         return replace(self, images=images, labels=self.labels[indices], ids=self.ids[indices])
 
@@ -118,7 +165,7 @@ class Source:
     def input_shape(self) -> tuple[int, int, int]:
         """The ``(height, width, channels)`` of every image of a prepared source."""
         images = next(iter(self.splits.values())).images
-        if isinstance(images, FileImages):
+        if not isinstance(images, np.ndarray):
             return images.input_shape
         height, width, channels = images.shape[1:]
         return height, width, channels

@@ -16,7 +16,7 @@ from kclassify.checks import InputError, check_number, is_whole
 from kclassify.config import FitConfig
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.sources import default_preset, load_source, prepare, source_name
-from kclassify.data.spec import SPLITS, Examples, FileImages, Source
+from kclassify.data.spec import SPLITS, Examples, FileImages, Images, PackedImages, Source
 from kclassify.evaluation.confident_learning import margins, wrong_labels
 from kclassify.runs import Run, run_path
 
@@ -226,9 +226,15 @@ def _looked_at(
 def _joined(parts: list[Examples]) -> Examples:
     """Return the examples of prepared splits as one."""
     first = parts[0].images
+    if isinstance(first, PackedImages):
+        raise InputError(
+            "`data` must fit `memory_budget` once it is packed, since each training leaves another "
+            f"part of it out. Received: {len(first):,} images of {first.input_shape}. Raise "
+            "memory_budget, or give the images as they were before."
+        )
     if isinstance(first, FileImages):
         paths = [part.images.paths for part in parts if isinstance(part.images, FileImages)]
-        images: np.ndarray | FileImages = replace(first, paths=np.concatenate(paths))
+        images: Images = replace(first, paths=np.concatenate(paths))
     else:
         images = np.concatenate([np.asarray(part.images) for part in parts])
     labels, ids = ([getattr(part, name) for part in parts] for name in ("labels", "ids"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kclassify.data.spec import Examples, FileImages, Source
+from kclassify.data.spec import Examples, FileImages, PackedImages, Source
 
 # The test images are nobody's business here.
 SPLITS = ("train", "validation")
@@ -38,12 +38,20 @@ def pick_up(folder: Path) -> Source:
 
 
 def _write(examples: Examples, folder: Path) -> dict[str, Any] | None:
-    """Write the arrays of a split; return what images that are files are besides paths."""
+    """Write the arrays of a split; return what images on the disk are besides paths or offsets."""
     folder.mkdir()
-    images, kind = examples.images, None
+    images: Any = examples.images
+    kind: dict[str, Any] | None = None
     if isinstance(images, FileImages):
         kind = {"image_size": images.image_size, "channels": images.channels}
         images = images.paths
+    elif isinstance(images, PackedImages):
+        kind = {"packed": {
+            "paths": images.paths.tolist(), "counts": images.counts.tolist(),
+            "sizes": images.sizes.tolist(), "hashes": images.hashes,
+            "input_shape": images.input_shape, "memory": images.memory,
+        }}  # fmt: skip
+        images = images.offsets
     arrays = {"images": images, "labels": examples.labels, "ids": examples.ids}
     for name, values in arrays.items():
         # Objects would be pickled; texts of one width are not.
@@ -58,5 +66,22 @@ def _read(folder: Path, kind: dict | None) -> Examples:
     )
     if kind is None:
         return Examples(images, labels, ids)
+    if "packed" in kind:
+        return Examples(_packed(images, **kind["packed"]), labels, ids)
     size = kind["image_size"]
     return Examples(FileImages(images, size and tuple(size), kind["channels"]), labels, ids)
+
+
+def _packed(
+    offsets: np.ndarray, *, paths: list, counts: list, sizes: list, hashes: list, **others: Any
+) -> PackedImages:
+    height, width, channels = others["input_shape"]
+    return PackedImages(
+        np.array(paths),
+        np.array(counts),
+        np.array(sizes),
+        tuple(hashes),
+        offsets,
+        input_shape=(height, width, channels),
+        memory=others["memory"],
+    )

@@ -8,7 +8,7 @@ from functools import partial
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
-from kclassify.data.spec import Share, Source
+from kclassify.data.spec import PackedImages, Share, Source
 from kclassify.models.registry import build_model
 
 runtime.prepare()
@@ -153,6 +153,11 @@ def build_session(
 
 def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None:
     count, held_out = replicas.count, len(source.splits["validation"])
+    if count > 1 and isinstance(source.splits["validation"].images, PackedImages):
+        raise InputError(
+            f"`memory_budget` must hold the validation images where {count} devices share them. "
+            f"Received: memory_budget={config.memory_budget!r}. Raise it, or use one device."
+        )
     if config.batch_size % count:
         raise InputError(
             f"`batch_size` must be a multiple of the {count} devices that share it. "
