@@ -92,7 +92,7 @@ def test_a_window_mixes_the_images_of_its_files(train):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("start", [1, 2, 25, 26, 27, 53])
+@pytest.mark.parametrize("start", [1, 27])
 def test_what_comes_before_the_start_is_left_out(train, budget, start):
     examples = train(budget)
     assert shown(examples)[start:] == shown(examples, start=start)
@@ -115,9 +115,8 @@ def test_what_comes_before_the_window_is_not_read(train, packed):
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-@pytest.mark.parametrize("count", [2, 4])
-def test_shares_are_disjoint_and_together_the_whole(train, budget, count):
-    examples = train(budget)
+def test_shares_are_disjoint_and_together_the_whole(train, budget):
+    count, examples = 2, train(budget)
     parts = [shown(examples, share=Share(index, count)) for index in range(count)]
     steps = len(examples) // 8
     for epoch in range(3):
