@@ -74,11 +74,11 @@ def train(
         with suppress(Stopped), _repeatable(session):
             _make_steps(source, session, resumable, stage=sizes[0].stage if sizes else None)
             finish(best, nan)
-    if resumable.stopping and not resumable.ended and stop.signal is None:
-        # Another worker was asked to.
-        raise Interrupted(signal.SIGTERM)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
+    if session.replicas.workers > 1 and resumable.stopping and not resumable.ended:
+        # Another worker was asked to.
+        raise Interrupted(signal.SIGTERM)
     return best
 
 
