@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from importlib.util import find_spec
 from numbers import Integral
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -30,7 +31,7 @@ class StorageError(RuntimeError):
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker of the training is gone; the last checkpoint is in the run folder."""
+    """The workers of a training cannot go on, mostly because one is gone; checkpoints are kept."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -72,6 +73,16 @@ def check_output_file(argument: str, path: str) -> None:
         raise InputError(
             f"`{argument}` must be a file in a folder that exists and that you may write to. "
             f"Received: {path!r}. Make the folder, or choose another place."
+        )
+
+
+def check_place(argument: str, path: Path) -> None:
+    """Raise `InputError` unless a folder can be made or written at `path`."""
+    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise InputError(
+            f"`{argument}` must be in a folder that you may write to. Received: {str(path)!r}, "
+            f"and {str(nearest)!r} is not writable. Choose another place."
         )
 
 

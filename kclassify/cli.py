@@ -108,8 +108,7 @@ def _fit(options: argparse.Namespace) -> None:
         worker=options.worker,
         **options.config,
     )
-    if not options.worker:
-        _show(f"next: kclassify evaluate {run}")
+    _show(f"next: kclassify evaluate {run}")
 
 
 def _launch(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
 
 from kclassify.atomic import replacing
-from kclassify.checks import InputError
+from kclassify.checks import InputError, check_place
 from kclassify.spreadsheet import write_csv
 
 if TYPE_CHECKING:
@@ -249,12 +249,7 @@ def run_path(run_dir: str | os.PathLike[str] | None, *, name: str) -> Path:
             f"`run_dir` must be a new folder, an empty one or one that kclassify made. Received: "
             f"{str(path)!r}, {kind}. Choose another name; nothing was written."
         )
-    nearest = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise InputError(
-            f"`run_dir` must be in a folder that you may write to. Received: {str(path)!r}, "
-            f"and {str(nearest)!r} is not writable. Choose another place."
-        )
+    check_place("run_dir", path)
     return path
 
 

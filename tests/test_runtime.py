@@ -51,6 +51,29 @@ def test_a_device_that_is_not_there_lists_those_that_are():
     assert runtime.resolve_device("cpu") == "CPU:0"
 
 
+@pytest.mark.parametrize(
+    ("devices", "there", "expected"),
+    [
+        ("all", ["CPU:0"], ("CPU:0",)),
+        ("all", ["CPU:0", "GPU:0", "GPU:1"], ("GPU:0", "GPU:1")),
+        (1, ["CPU:0", "GPU:0", "GPU:1"], ("GPU:0",)),
+        ("gpu:1,gpu:0", ["CPU:0", "GPU:0", "GPU:1"], ("GPU:1", "GPU:0")),
+        (("cpu:0", "cpu:1"), ["CPU:0", "CPU:1"], ("CPU:0", "CPU:1")),
+    ],
+)
+def test_several_devices_are_all_so_many_or_named(monkeypatch, devices, there, expected):
+    monkeypatch.setattr(runtime, "_started_devices", lambda: there)
+    assert runtime.resolve_devices(devices) == expected
+
+
+def test_more_gpus_than_there_are_and_names_that_are_none_are_refused(monkeypatch):
+    monkeypatch.setattr(runtime, "_started_devices", lambda: ["CPU:0", "GPU:0"])
+    with pytest.raises(InputError, match="at most the number of GPUs here, 1"):
+        runtime.resolve_devices(2)
+    with pytest.raises(InputError, match=r"'GPU:0'.*device='gpu:7'"):
+        runtime.resolve_devices("gpu:0,gpu:7")
+
+
 def test_threads_are_set_before_the_first_operation_and_not_after():
     code = (
         "import warnings; warnings.simplefilter('error')\n"

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from kclassify.atomic import file_hash, remove_leftovers, replacing
-from kclassify.checks import InputError, check_choice, printable
+from kclassify.checks import InputError, check_choice, check_place, printable
 from kclassify.config import DATA_FIELDS, FitConfig
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.packed import BEGUN, FORMAT, MANIFEST, is_packed, read_manifest, table_file
@@ -105,12 +105,7 @@ def _check_place(folder: Path) -> None:
             f"`out` must be a new folder, an empty one or one where packing was begun. Received: "
             f"{str(folder)!r}, which holds something else. Choose another name."
         )
-    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise InputError(
-            f"`out` must be in a folder that you may write to. Received: {str(folder)!r}, and "
-            f"{str(nearest)!r} is not. Choose another place."
-        )
+    check_place("out", folder)
 
 
 def _usable(folder: Path) -> bool:

@@ -52,6 +52,7 @@ def train_dataset(
         num_classes: for float32 labels ``(batch_size, num_classes)``; None for class indices.
         start: the step to begin with; what comes before it is never made.
         share: which part of every batch to make; together the parts are the whole, to the bit.
+            Of packed images each is a part of the epoch of its own: see `shuffled_batches`.
 
     Returns:
         A dataset of ``epochs * (len(examples) // batch_size) - start`` pairs: uint8 images
@@ -157,7 +158,7 @@ def eval_dataset(
         share: which part of the examples to return, in as many batches as the others have; there
             must be at least an image for each.
     """
-    if isinstance(examples.images, PackedImages):
+    if isinstance(examples.images, PackedImages) and share == WHOLE:
         return _packed_in_order(
             examples, examples.images, batch_size=batch_size, num_classes=num_classes
         )
@@ -201,8 +202,20 @@ def _pieces(
                 .batch(batch_size)
             )
         )
+    if isinstance(examples.images, PackedImages):
+        return bounds.map(partial(_packed_piece, examples.images, labels), PARALLEL)
     images = _on_host(examples.images)
     return bounds.map(lambda first, end: (images[first:end], labels[first:end]), PARALLEL)
+
+
+def _packed_piece(
+    images: PackedImages, labels: tf.Tensor, first: tf.Tensor, end: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    def read(first: int, end: int) -> np.ndarray:
+        return images.take(np.arange(first, end))
+
+    piece = tf.numpy_function(read, (first, end), tf.uint8, stateful=False)
+    return tf.ensure_shape(piece, (None, *images.input_shape)), labels[first:end]
 
 
 def _packed_in_order(

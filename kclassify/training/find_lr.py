@@ -128,7 +128,9 @@ def find_lr(
         ['minimum/10', 'steepest']
     """
     _check_arguments(steps, out)
-    preset, config = preset or default_preset(data), {**config, "progressive": None}
+    # Several devices learn from a step what one does, and steps are taken one by one here.
+    config = {**config, "progressive": None, "devices": None}
+    preset = preset or default_preset(data)
     first = before_loading(preset, config)
     runtime.set_threads(first.threads)
     source = prepare(load_source(data, first), first, verbose=verbose)

@@ -1,5 +1,6 @@
 """`launch`: several workers of one training on this machine, to try out what a cluster would do."""
 
+import math
 import os
 import shlex
 import socket
@@ -45,6 +46,12 @@ def launch(arguments: Sequence[str], *, workers: int) -> int:
     started = [_start(arguments, Cluster(addresses, index)) for index in range(workers)]
     try:
         return _first_bad(started)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # The terminal has told Ctrl-C to all of them; SIGTERM has come to this process alone.
+        for process in started * isinstance(stop, SystemExit):
+            process.terminate()
+        _first_bad(started, until=time.monotonic() + SECONDS_TO_END)
+        raise
     finally:
         for process in started:
             process.kill()
@@ -81,9 +88,9 @@ def _start(arguments: Sequence[str], cluster: Cluster) -> subprocess.Popen:
     return subprocess.Popen(command, env=variables, stdout=shown)
 
 
-def _first_bad(started: Sequence[subprocess.Popen]) -> int:
+def _first_bad(started: Sequence[subprocess.Popen], *, until: float = math.inf) -> int:
     """Wait until all have ended, the others not for long once one has failed."""
-    until, code = float("inf"), 0
+    code = 0
     while any(process.poll() is None for process in started) and time.monotonic() < until:
         time.sleep(_BETWEEN)
         failed = [process.returncode for process in started if process.poll()]

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -146,8 +147,9 @@ class Replicas:
             if self.cluster is None:
                 raise
             gone = [self.cluster.name(index) for index in missing_workers(self.cluster)]
-            names = " and ".join(gone or ["a worker"])
-            raise WorkerLostError(f"{names} is gone; {advice}") from error
+            said = str(error.message).partition("\n")[0]
+            what = f"{' and '.join(gone)} is gone" if gone else f"a step could not be made ({said})"
+            raise WorkerLostError(f"{what}; {advice}") from error
 
 
 @tf.function(reduce_retracing=True)
@@ -156,18 +158,28 @@ def _gather(values: tf.Tensor) -> tf.Tensor:
     return context.all_gather(tf.identity(values), axis=0)
 
 
-def one_device(config: FitConfig) -> Replicas:
-    """Return the device that the configuration names; several where it says so.
+def of_this_process(config: FitConfig) -> Replicas:
+    """Return the device that the configuration names, or the several.
 
     Raises:
-        InputError: one does not exist, or the batch cannot be shared evenly.
+        InputError: one does not exist.
     """
     if config.devices is None:
         return Replicas((runtime.resolve_device(config.device),))
     devices = runtime.resolve_devices(config.devices)
     if len(devices) == 1:
         return Replicas(devices)
-    return Replicas(devices, tf.distribute.MirroredStrategy([f"/{name}" for name in devices]))
+    return Replicas(devices, _mirrored(devices))
+
+
+@cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Return the one strategy of a process for these devices.
+
+    Each strategy counts the messages between its devices from the same number, and TensorFlow
+    takes those of another for its own.
+    """
+    return tf.distribute.MirroredStrategy([f"/{name}" for name in devices])
 
 
 def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
@@ -179,7 +191,7 @@ def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
         InputError: a worker did not come, or a device does not exist.
     """
     if cluster is None:
-        return one_device(config)
+        return of_this_process(config)
     if config.devices is not None:
         raise InputError(
             "`devices` must be left out with several workers, each of which takes all its GPUs, "

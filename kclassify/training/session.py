@@ -8,7 +8,7 @@ from functools import partial
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
-from kclassify.data.spec import PackedImages, Share, Source
+from kclassify.data.spec import Share, Source
 from kclassify.models.registry import build_model
 
 runtime.prepare()
@@ -30,7 +30,7 @@ from kclassify.training.optimizers import (  # noqa: E402
     clip_sums,
     leave_out_all_reduce,
 )
-from kclassify.training.replicas import Replicas, one_device  # noqa: E402
+from kclassify.training.replicas import Replicas, of_this_process  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
 
 WHITENING_IMAGES = 5000
@@ -130,7 +130,7 @@ def build_session(
     Raises:
         InputError: the device does not exist, or the network does not take its arguments.
     """
-    replicas = replicas or one_device(config)
+    replicas = replicas or of_this_process(config)
     _check_shares(config, source, replicas)
     policy = runtime.mixed_precision_policy(replicas.devices[0], config.mixed_precision)
     runtime.seed_everything(config.seed, deterministic=config.deterministic)
@@ -153,11 +153,6 @@ def build_session(
 
 def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None:
     count, held_out = replicas.count, len(source.splits["validation"])
-    if count > 1 and isinstance(source.splits["validation"].images, PackedImages):
-        raise InputError(
-            f"`memory_budget` must hold the validation images where {count} devices share them. "
-            f"Received: memory_budget={config.memory_budget!r}. Raise it, or use one device."
-        )
     if config.batch_size % count:
         raise InputError(
             f"`batch_size` must be a multiple of the {count} devices that share it. "

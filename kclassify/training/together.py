@@ -19,9 +19,6 @@ from kclassify.training.place import Place  # noqa: E402
 from kclassify.training.replicas import Replicas  # noqa: E402
 from kclassify.training.resume import FREE_FACTS, FREE_FIELDS, Past, differences  # noqa: E402
 
-# Each of these is measured or chosen by one machine alone.
-NOT_TOGETHER = {"time_budget": None, "deterministic": False}
-
 
 def check_options(
     cluster: Cluster, options: Mapping[str, Any], *, preset: str | None, run_dir: object
@@ -32,14 +29,13 @@ def check_options(
             f"`run_dir` must be given with several workers: the chief writes it and all read it. "
             f"Received: None for {cluster.name(cluster.index)}. Name the same folder for each."
         )
-    wrong = [name for name, usual in NOT_TOGETHER.items() if options.get(name, usual) != usual]
-    wrong += ["batch_size"] * (options.get("batch_size") == "auto")
-    wrong += ["preset"] * (preset == "auto")
-    if wrong:
-        given = preset if wrong[0] == "preset" else options[wrong[0]]
+    given = {**options, "preset": preset}
+    measured = [name for name in ("preset", "batch_size") if given.get(name) == "auto"]
+    measured += ["time_budget"] * (given.get("time_budget") is not None)
+    for name in measured:
         raise InputError(
-            f"`{wrong[0]}` must be given in numbers, or left out, with several workers, which "
-            f"would each measure their own. Received: {wrong[0]}={given!r}."
+            f"`{name}` must not depend on what a machine measures, with several workers, each of "
+            f"which would find another. Received: {name}={given[name]!r}. Say how much instead."
         )
 
 

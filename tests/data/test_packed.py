@@ -9,8 +9,9 @@ from kclassify.config import FitConfig
 from kclassify.data import shards
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.packed import MANIFEST, load
+from kclassify.data.pipeline import eval_dataset
 from kclassify.data.sources import load_source, prepare
-from kclassify.data.spec import PackedImages
+from kclassify.data.spec import PackedImages, Share
 from kclassify.search.shared_data import laid_down, pick_up
 
 SMALL = {"memory_budget": "4KB", "batch_size": 4}
@@ -45,6 +46,19 @@ def test_some_are_taken_in_the_order_that_is_asked_for(packed):
     for chosen in ([17], [40, 3, 3, 0], []):
         indices = np.array(chosen, int)
         assert np.array_equal(images.take(indices), everything[indices])
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_shares_of_a_split_on_the_disk_are_the_split(packed, count):
+    examples = prepared(packed, **SMALL).splits["train"]
+    parts = [
+        list(eval_dataset(examples, batch_size=12, share=Share(index, count)))
+        for index in range(count)
+    ]
+    shared = [pair for step in zip(*parts, strict=True) for pair in step]
+    images, labels = (np.concatenate(some) for some in zip(*shared, strict=True))
+    assert np.array_equal(images, examples.images.take(np.arange(len(examples))))
+    assert np.array_equal(labels, examples.labels)
 
 
 @pytest.mark.parametrize("file", ["shard", "labels-test.npy", "offsets-train.npy"])

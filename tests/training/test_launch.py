@@ -40,10 +40,10 @@ def command(*words, threads="1"):
     return {"args": [sys.executable, "-m", "kclassify", *words], "env": environment}
 
 
-def started(workers, folder, *more):
+def started(workers, folder, *more, **options):
     words = ("launch", "--workers", str(workers), *FIT, "--run-dir", str(folder), *more)
     return subprocess.Popen(**command(*words), stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
+                            stderr=subprocess.STDOUT, text=True, **options)  # fmt: skip
 
 
 def finished(process):
@@ -88,9 +88,7 @@ def test_a_worker_that_dies_is_named_and_the_same_command_goes_on(tmp_path, vict
     whole, folder = tmp_path / "whole", tmp_path / "run"
     assert finished(started(2, whole, *longer))[0] == 0
     process = started(2, folder, *longer)
-    while not list(folder.glob("checkpoints/step-*")):
-        time.sleep(0.1)
-        assert process.poll() is None
+    waiting_for_a_checkpoint(process, folder)
     os.kill(pids(folder)[victim], signal.SIGKILL)
     code, shown = finished(process)
     assert code != 0
@@ -103,13 +101,32 @@ def test_a_worker_that_dies_is_named_and_the_same_command_goes_on(tmp_path, vict
     assert (history(folder) == history(whole)).all()
 
 
+def waiting_for_a_checkpoint(process, folder):
+    while not list(folder.glob("checkpoints/step-*")):
+        time.sleep(0.1)
+        assert process.poll() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_launch_gives_its_workers_time_to_save(tmp_path, number, expected):
+    folder = tmp_path / "run"
+    process = started(2, folder, "--epochs", "200", start_new_session=True)
+    waiting_for_a_checkpoint(process, folder)
+    # A terminal sends Ctrl-C to the whole group, a scheduler SIGTERM to one process.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    code, shown = finished(process)
+    assert code == expected, shown
+    assert "is saved; " in shown
+    assert "Traceback" not in shown
+    assert not pids(folder)
+
+
 @pytest.mark.slow
 def test_ctrl_c_of_one_stops_all_in_order(tmp_path):
     folder = tmp_path / "run"
     process = started(2, folder, "--epochs", "200")
-    while not list(folder.glob("checkpoints/step-*")):
-        time.sleep(0.1)
-        assert process.poll() is None
+    waiting_for_a_checkpoint(process, folder)
     os.kill(pids(folder)[1], signal.SIGTERM)
     code, shown = finished(process)
     assert code == 143

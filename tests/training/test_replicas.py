@@ -7,7 +7,7 @@ import pytest
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.training.cluster import Cluster
-from kclassify.training.replicas import Replicas, joined, one_device
+from kclassify.training.replicas import Replicas, joined
 
 # Logical devices are chosen before TensorFlow starts, so this needs a process of its own.
 SCRIPT = """
@@ -33,6 +33,9 @@ for name, devices in (("one", None), ("several", "cpu:0,cpu:1,cpu:2")):
     run = kclassify.fit((images, labels), run_dir=folder, devices=devices, **common)
     columns = ["loss", "accuracy", "val_loss", "val_accuracy"]
     rows[name] = run.history[columns].to_numpy().tolist()
+wider = common | {"filters": 12, "epochs": 1}
+run = kclassify.fit((images, labels), run_dir=f"{sys.argv[1]}/wider", devices=devices, **wider)
+rows["wider"] = run.history["loss"].tolist()
 try:
     kclassify.fit((images, labels), run_dir=f"{sys.argv[1]}/odd", devices="cpu:0,cpu:1,cpu:2",
                   **{**common, "batch_size": 25})
@@ -55,6 +58,10 @@ def test_several_devices_train_as_one_does(rows):
         assert other == pytest.approx(one, abs=1e-3)
 
 
+def test_another_network_trains_after_the_first(rows):
+    assert len(rows["wider"]) == 1
+
+
 def test_a_batch_that_cannot_be_shared_is_refused(rows):
     assert "`batch_size` must be a multiple of the 3 devices" in rows["odd"]
     assert "Take 24 or 27" in rows["odd"]
@@ -65,10 +72,6 @@ def test_one_process_tells_itself():
     assert alone.gather({"a": 1}) == [{"a": 1}]
     assert alone.any([True, False]) == [True, False]
     assert (alone.count, alone.workers, alone.chief) == (1, 1, True)
-
-
-def test_all_without_a_gpu_is_the_processor():
-    assert one_device(FitConfig(devices="all", device="cpu")).devices[0][:3] in ("CPU", "GPU")
 
 
 def test_devices_are_not_chosen_for_several_workers():

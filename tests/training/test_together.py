@@ -42,7 +42,6 @@ def second():
     [
         ({"time_budget": "1m"}, None, "time_budget"),
         ({"batch_size": "auto"}, None, "batch_size"),
-        ({"deterministic": True}, None, "deterministic"),
         ({}, "auto", "preset"),
     ],
 )
