@@ -17,7 +17,7 @@ def test_workers_may_come_one_after_the_other():
         call = pool.submit(await_workers, cluster, seconds=20)
         # The first is there, then gone as TensorFlow takes over; once is enough.
         with socket.create_server(("127.0.0.1", ports[1])) as first:
-            first.accept()
+            first.accept()[0].close()
         time.sleep(0.3)
         assert not call.done()
         with socket.create_server(("127.0.0.1", ports[2])):
