@@ -86,6 +86,24 @@ def check_place(argument: str, path: Path) -> None:
         )
 
 
+def make_folder(argument: str, path: Path, *, exist_ok: bool = False) -> None:
+    """Make a folder and those above it, or say why it cannot be made.
+
+    Raises:
+        FileExistsError: it is there.
+        InputError: it cannot be made, which `check_place` does not see of every file system.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"`{argument}` must be a place where a folder can be made. Received: {str(path)!r} "
+            f"({error.strerror}). Choose another place."
+        ) from error
+
+
 def check_new_file(argument: str, path: str) -> None:
     """Raise `InputError` unless a file can be written at `path` that is not there yet."""
     check_output_file(argument, path)

@@ -38,18 +38,17 @@ from kclassify.options import (
     export_options,
     find_lr_options,
     fit_options,
-    given_fields,
     label_errors_options,
     launch_options,
     no_options,
     pack_options,
-    parse,
     predict_options,
     robustness_options,
     run_option,
     tune_options,
     verify_options,
 )
+from kclassify.parsing import given_fields, parse
 from kclassify.presets import PRESETS
 from kclassify.spreadsheet import write_csv
 

@@ -1,19 +1,14 @@
 """The options of the `kclassify` command: read from the fields of the configuration."""
 
 import argparse
-import ast
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import Field, fields
-from typing import Any, NoReturn
+from typing import Any
 
-from kclassify import __version__
-from kclassify.checks import InputError, check_choice, nearest
 from kclassify.config import DATA_FIELDS, FitConfig
-from kclassify.models.registry import MODELS
+from kclassify.parsing import Parser, literal
 from kclassify.presets import PRESETS
 
-# Their options are the fields of `FitConfig` and the model's own arguments.
-TRAINING_VERBS = ("fit", "find-lr", "tune", "label-errors", "compress")
 # The arguments of `compress` that are its techniques' or its teacher's.
 COMPRESSION_OPTIONS = {
     "sparsity": "prune: share of the weights that become zero (0.8)",
@@ -48,94 +43,6 @@ SEARCH_OPTIONS = {
     "chief": "host:port, for a search on several machines that share the directory",
     "tuner_id": "who this is, with --chief: chief, or a name of its own",
 }
-
-
-Verbs = Mapping[str, tuple[Callable, str, Callable]]
-
-
-class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors are `InputError`s that name the nearest option."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}. Run `{self.prog} --help`.")
-
-
-def parse(arguments: list[str], verbs: Verbs) -> argparse.Namespace:
-    """Return the options of a command, with the function of its verb as `verb`.
-
-    Args:
-        arguments: the command's words.
-        verbs: by name: the function, a line of help, and the function that adds the options.
-
-    Raises:
-        InputError: a verb or an option that is not there.
-    """
-    if arguments and not arguments[0].startswith("-"):
-        check_choice("verb", arguments[0], verbs)
-    parser, parsers = _parser(verbs)
-    options, rest = parser.parse_known_args(arguments)
-    verb = parsers[options.verb_name]
-    if options.verb_name in TRAINING_VERBS:
-        options.config = given_fields(options) | _model_options(verb, rest)
-    elif rest:
-        _refuse(verb, rest[0])
-    return options
-
-
-def _parser(verbs: Verbs) -> tuple[Parser, dict[str, Parser]]:
-    parser = Parser(
-        prog="kclassify", allow_abbrev=False, description="Image classification on Keras 3."
-    )
-    parser.add_argument("--version", action="version", version=f"kclassify {__version__}")
-    subparsers = parser.add_subparsers(dest="verb_name", metavar="VERB", required=True)
-    parsers = {}
-    for name, (verb, help, add_options) in verbs.items():
-        parsers[name] = subparsers.add_parser(name, help=help, description=help, allow_abbrev=False)
-        parsers[name].set_defaults(verb=verb)
-        add_options(parsers[name])
-    return parser, parsers
-
-
-def _refuse(verb: Parser, word: str) -> NoReturn:
-    known = [name for action in verb._actions for name in action.option_strings]
-    if verb.prog.removeprefix("kclassify ") in TRAINING_VERBS:
-        known += [f"--{name.replace('_', '-')}" for name in _model_arguments()]
-    option = word.split("=")[0]
-    raise InputError(
-        f"`{verb.prog}` must get options that it has. Received: {option!r}."
-        f"{nearest(option, known)} Run `{verb.prog} --help`."
-    )
-
-
-def _model_options(verb: Parser, rest: list[str]) -> dict[str, Any]:
-    """Return the model's own arguments: what is left of the form ``--name value``."""
-    words = [part for word in rest for part in (word.split("=", 1) if "--" in word else [word])]
-    known = _model_arguments()
-    found = {}
-    while words:
-        name = words.pop(0).removeprefix("--").replace("-", "_")
-        if name not in known or not words:
-            _refuse(verb, f"--{name.replace('_', '-')}")
-        found[name] = _literal(words.pop(0))
-    return found
-
-
-def _model_arguments() -> set[str]:
-    return {name for model in MODELS.values() for name in model.arguments}
-
-
-def _literal(text: str) -> Any:
-    """Return a number, True, None or a tuple that is written as in Python; otherwise the text."""
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
-
-
-def given_fields(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of `FitConfig` that were given."""
-    names = [item.name for item in fields(FitConfig)]
-    return {name: getattr(options, name) for name in names if hasattr(options, name)}
 
 
 def check_options(parser: Parser) -> None:
@@ -225,7 +132,7 @@ def _reader(item: Field) -> Callable[[str], Any]:
         return lambda text: tuple(text.split(","))
     if item.name in ("data_dir", "device", "memory_budget", "time_budget"):
         return str
-    return _literal
+    return literal
 
 
 def run_option(parser: Parser) -> None:
@@ -254,7 +161,7 @@ def _deciding_options(parser: Parser) -> None:
         help="withhold the answers that are not sure enough for that, as validation guarantees",
     )  # fmt: skip
     parser.add_argument(
-        "--label-sets", type=_literal, metavar="0.9",
+        "--label-sets", type=literal, metavar="0.9",
         help="also make sets of labels, which hold the right one in such a share of the images",
     )  # fmt: skip
 
@@ -262,7 +169,7 @@ def _deciding_options(parser: Parser) -> None:
 def _assignment(text: str) -> dict[str, Any]:
     """Return the mapping that ``name=value`` says."""
     name, _, value = text.partition("=")
-    return {name: _literal(value)}
+    return {name: literal(value)}
 
 
 def calibrate_options(parser: Parser) -> None:
@@ -364,7 +271,7 @@ def compress_options(parser: Parser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show nothing while it works")
     group = parser.add_argument_group("techniques")
     for name, help in COMPRESSION_OPTIONS.items():
-        reader = _several if name in ("teacher", "shares") else _literal
+        reader = _several if name in ("teacher", "shares") else literal
         group.add_argument(f"--{name}", type=reader, default=argparse.SUPPRESS, help=help)
     training = parser.add_argument_group("training")
     for item in fields(FitConfig):
@@ -374,7 +281,7 @@ def compress_options(parser: Parser) -> None:
 
 def _several(text: str) -> Any:
     """Return what stands between commas, or the only one of them."""
-    values = [_literal(part) for part in text.split(",")]
+    values = [literal(part) for part in text.split(",")]
     return values if len(values) > 1 else values[0]
 
 

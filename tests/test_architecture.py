@@ -18,6 +18,7 @@ LAYERS = [
     {"data", "models", "reporting"},
     {"evaluation", "training", "serving"},
     {"search", "compression"},
+    {"parsing"},
     {"options"},
     {"cli"},
     {"__main__"},
@@ -32,6 +33,7 @@ LIGHT_MODULES = (
     "runs",
     "cli",
     "options",
+    "parsing",
     "models/registry",
 )
 

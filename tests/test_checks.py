@@ -1,6 +1,15 @@
+from pathlib import Path
+
 import pytest
 
-from kclassify.checks import InputError, check_choice, listing, nearest, parse_bytes
+from kclassify.checks import (
+    InputError,
+    check_choice,
+    listing,
+    make_folder,
+    nearest,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +38,11 @@ def test_a_choice_names_the_list_and_the_nearest():
 def test_a_long_list_says_how_much_was_left_out():
     assert listing([str(n) for n in range(12)]).splitlines()[-1] == "... and 2 more"
     assert listing(["a", "b"]) == "a\nb"
+
+
+def test_a_folder_that_the_system_refuses_is_a_mistake_in_the_argument(tmp_path):
+    with pytest.raises(InputError, match=r"`out` must be a place where.*/proc/none/x"):
+        make_folder("out", Path("/proc/none/x"))
+    with pytest.raises(FileExistsError):
+        make_folder("out", tmp_path)
+    make_folder("out", tmp_path, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from kclassify.atomic import file_hash, remove_leftovers, replacing
-from kclassify.checks import InputError, check_choice, check_place, printable
+from kclassify.checks import InputError, check_choice, check_place, make_folder, printable
 from kclassify.config import DATA_FIELDS, FitConfig
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.packed import BEGUN, FORMAT, MANIFEST, is_packed, read_manifest, table_file
@@ -116,7 +116,7 @@ def _usable(folder: Path) -> bool:
 def _held(folder: Path) -> Iterator[None]:
     """Keep other processes from packing into `folder`, which is made if it is not there."""
     new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder("out", folder, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=0)
     try:
         lock.acquire()

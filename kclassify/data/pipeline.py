@@ -74,47 +74,17 @@ def train_dataset(
             f"`num_classes` must be given with an augmentation that mixes labels. "
             f"Received: None with augmentation={augmentation!r}."
         )
-    steps = len(examples) // batch_size
     # What mixes images of a batch must see all of it.
     seen = WHOLE if augmentation in MIXING else share
-    part = batch_size // seen.count
-    coins = tf.random.stateless_uniform((len(examples),), (seed, 0)) < 0.5
-
-    def positions(step: tf.Tensor, within: tf.Tensor) -> tf.Tensor:
-        """Return which positions of the run places `within` our part of a step's batch have."""
-        return step * batch_size + seen.index * part + within
-
-    def chosen(positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Return which images these positions of the run take, and whether they are mirrored."""
-        indices = _shuffled(positions, len(examples), steps * batch_size, seed)
-        odd_epoch = positions // (steps * batch_size) % 2 == 1
-        return indices, tf.gather(coins, indices) != odd_epoch
-
+    order = _Order(len(examples), batch_size=batch_size, seed=seed, share=seen)
     if isinstance(examples.images, PackedImages):
-        read = shuffled_batches(
-            examples.images,
-            batch_size=batch_size,
-            epochs=epochs,
-            seed=seed,
-            start=start,
+        batches = shuffled_batches(
+            examples.images, batch_size=batch_size, epochs=epochs, seed=seed, start=start,
             share=seen,
-        )
-        batches = read.map(
-            _labeller(examples, num_classes, steps=steps, coins=coins), num_parallel_calls=PARALLEL
-        )
-    elif isinstance(examples.images, FileImages):
-        one = _file_reader(examples.images, _labels(examples, num_classes))
-        single = tf.data.Dataset.range(start * part, epochs * steps * part).map(
-            lambda count: _with(one, *chosen(positions(count // part, count % part))),
-            num_parallel_calls=PARALLEL,
-        )
-        batches = single.batch(part, drop_remainder=True)
+        ).map(_labeller(examples, num_classes, order), num_parallel_calls=PARALLEL)  # fmt: skip
     else:
-        many = _batch_reader(examples.images, _labels(examples, num_classes))
-        within = tf.range(part, dtype=tf.int64)
-        batches = tf.data.Dataset.range(start, epochs * steps).map(
-            lambda step: _with(many, *chosen(positions(step, within))),
-            num_parallel_calls=PARALLEL,
+        batches = _gathered(
+            examples, _labels(examples, num_classes), order=order, start=start, epochs=epochs
         )
     augmented = batches.enumerate(start).map(_augmenter(augmentation, seed, seen), PARALLEL)
     if seen != share:
@@ -122,18 +92,61 @@ def train_dataset(
     return augmented.prefetch(AHEAD).with_options(plain_options())
 
 
+class _Order:
+    """Which images a share of a step's batch takes, and which of them are mirrored."""
+
+    def __init__(self, count: int, *, batch_size: int, seed: int, share: Share):
+        self.count, self.batch_size, self.seed, self.share = count, batch_size, seed, share
+        self.part = batch_size // share.count
+        self.steps = count // batch_size
+        with tf.device("CPU:0"):
+            self.coins = tf.random.stateless_uniform((count,), (seed, 0)) < 0.5
+
+    def chosen(self, step: tf.Tensor, within: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return which images the places `within` the share take, and whether mirrored."""
+        positions = step * self.batch_size + self.share.index * self.part + within
+        indices = _shuffled(positions, self.count, self.steps * self.batch_size, self.seed)
+        return indices, self.mirrored(step, indices)
+
+    def mirrored(self, step: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        """Return which of a step's images are mirrored."""
+        odd_epoch = step // self.steps % 2 == 1
+        return tf.gather(self.coins, indices) != odd_epoch
+
+
+def _gathered(
+    examples: Examples, labels: tf.Tensor, *, order: _Order, start: int, epochs: int
+) -> tf.data.Dataset:
+    """Return batches of images that can be had one by one, with which are mirrored."""
+    part, end = order.part, epochs * order.steps
+    if isinstance(examples.images, FileImages):
+        one = _file_reader(examples.images, labels)
+        return (
+            tf.data.Dataset.range(start * part, end * part)
+            .map(
+                lambda count: _with(one, *order.chosen(count // part, count % part)),
+                num_parallel_calls=PARALLEL,
+            )
+            .batch(part, drop_remainder=True)
+        )
+    many = _batch_reader(examples.images, labels)
+    within = tf.range(part, dtype=tf.int64)
+    return tf.data.Dataset.range(start, end).map(
+        lambda step: _with(many, *order.chosen(step, within)), num_parallel_calls=PARALLEL
+    )
+
+
 def _own(images: tf.Tensor, labels: tf.Tensor, *, share: Share, size: int) -> tuple[tf.Tensor, ...]:
     own = slice(share.index * size, (share.index + 1) * size)
     return images[own], labels[own]
 
 
-def _labeller(examples: Examples, num_classes: int | None, *, steps: int, coins: tf.Tensor):
+def _labeller(examples: Examples, num_classes: int | None, order: _Order):
     """Return the function that gives packed images their labels, and says which are mirrored."""
     labels_at = _label_reader(examples, num_classes)
 
     def labelled(step, indices, images):
-        odd_epoch = step // steps % 2 == 1
-        return images, labels_at(indices), tf.gather(coins, indices) != odd_epoch
+        return images, labels_at(indices), order.mirrored(step, indices)
 
     return labelled
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number, is_whole
+from kclassify.checks import InputError, check_number, is_whole, make_folder
 from kclassify.config import FitConfig
 from kclassify.data.sources import default_preset, load_source, prepare, source_name
 from kclassify.data.spec import Source
@@ -160,7 +160,7 @@ def tune(
         setting = settled(setting, given=config, began=began)
         oracle = oracle_of(setting)
         if not existed:
-            folder.path.mkdir(parents=True)
+            make_folder("project_name", folder.path)
             _hold(folder, held, tell)
         for damaged in oracle.reload():
             tell(f"note      a damaged file is passed over: {damaged}")

@@ -6,13 +6,11 @@ import numpy as np
 
 from kclassify import __version__, runtime
 from kclassify.atomic import remove_leftovers
-from kclassify.checks import InputError
 from kclassify.config import FitConfig
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.sources import reference
 from kclassify.data.spec import Source
 from kclassify.runs import Run
-from kclassify.training.lock import taken
 
 runtime.prepare()
 
@@ -36,19 +34,6 @@ def run_facts(data: Any, preset: str, config: FitConfig, source: Source) -> dict
         "fingerprint": fingerprint(source),
         "config": config.to_json(),
     }
-
-
-def make_folder(run: Run) -> None:
-    """Make the folder of a new run, or say why it cannot be made."""
-    try:
-        run.path.mkdir(parents=True)
-    except FileExistsError as error:
-        raise taken(run) from error
-    except OSError as error:
-        raise InputError(
-            f"`run_dir` must be a place where a folder can be made. Received: {str(run)!r} "
-            f"({error.strerror}). Choose another place."
-        ) from error
 
 
 def write_beginning(run: Run, facts: dict[str, Any], source: Source) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import parse_duration
+from kclassify.checks import make_folder, parse_duration
 from kclassify.data.spec import Source
 from kclassify.runs import Run
-from kclassify.training.beginning import make_folder, write_beginning
+from kclassify.training.beginning import write_beginning
 from kclassify.training.interruption import giving_way
-from kclassify.training.lock import sole_writer
+from kclassify.training.lock import sole_writer, taken
 
 runtime.prepare()
 
@@ -88,9 +88,15 @@ class Place:
             InputError: another process has made it in the meantime.
         """
         if self.new:
-            make_folder(self.run)
+            self._make_folder()
             self.take()
         write_beginning(self.run, facts, source)
+
+    def _make_folder(self) -> None:
+        try:
+            make_folder("run_dir", self.run.path)
+        except FileExistsError as error:
+            raise taken(self.run) from error
 
 
 @contextmanager
