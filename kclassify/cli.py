@@ -113,9 +113,7 @@ def _fit(options: argparse.Namespace) -> None:
 def _launch(options: argparse.Namespace) -> int:
     from kclassify.training.launch import launch
 
-    verb, *arguments = options.arguments or [""]
-    check_choice("launch", verb, ["fit"])
-    return launch(arguments, workers=options.workers)
+    return launch(options.arguments, workers=options.workers)
 
 
 def _pack(options: argparse.Namespace) -> None:
@@ -150,6 +148,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         abstain_at=options.abstain_at,
         label_sets=options.label_sets,
         batch_size=options.batch_size,
+        cluster=options.cluster,
+        worker=options.worker,
     )
     _show(found)
     _show(f"next: kclassify report {options.run}")

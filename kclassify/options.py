@@ -78,20 +78,25 @@ def fit_options(parser: Parser) -> None:
         help="auto goes on with a run in --run-dir or begins one; never refuses a folder with a "
         "run, must one without",
     )
+    _cluster_options(parser)
+
+
+def _cluster_options(parser: Parser) -> None:
     parser.add_argument(
         "--cluster",
-        help="host:port,host:port,... of several processes that train together, or slurm; the "
+        help="host:port,host:port,... of several processes that do it together, or slurm; the "
         "first is the chief (what TF_CONFIG says)",
     )
     parser.add_argument("--worker", type=int, help="which of --cluster this process is, from 0")
 
 
 def launch_options(parser: Parser) -> None:
-    """Add what `launch` takes: a number, and the words of `fit`."""
+    """Add what `launch` takes: a number, and the words of `fit` or `evaluate`."""
     parser.add_argument("--workers", type=int, default=2, help="how many processes (2)")
     parser.add_argument(
-        "arguments", nargs="...", metavar="fit ...", help="the command that each of them runs"
-    )
+        "arguments", nargs="...", metavar="fit ...",
+        help="the command that each of them runs: fit or evaluate",
+    )  # fmt: skip
 
 
 def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
@@ -153,6 +158,7 @@ def evaluate_options(parser: Parser) -> None:
     _tta_option(parser)
     _deciding_options(parser)
     parser.add_argument("--batch-size", type=int, default=256, help="images at a time")
+    _cluster_options(parser)
 
 
 def _deciding_options(parser: Parser) -> None:

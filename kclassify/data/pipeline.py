@@ -195,17 +195,22 @@ def eval_dataset(
     return batches.prefetch(AHEAD).with_options(plain_options())
 
 
+def piece_edges(count: int, *, batch_size: int, share: Share) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the pieces of a share of `count` examples in their order begin and end.
+
+    It is every so many-th of as many pieces as all batches have shares, as even as can be. None is
+    empty: a mean over no images would be no number.
+    """
+    steps = math.ceil(count / batch_size)
+    edges = np.arange(steps * share.count + 1) * count // (steps * share.count)
+    return edges[share.index :: share.count][:steps], edges[share.index + 1 :: share.count][:steps]
+
+
 def _pieces(
     examples: Examples, labels: tf.Tensor, *, batch_size: int, share: Share
 ) -> tf.data.Dataset:
-    """Return every so many-th of as many pieces as all batches have shares, as even as can be.
-
-    None is empty: a mean over no images would be no number.
-    """
-    steps = math.ceil(len(examples) / batch_size)
-    edges = np.arange(steps * share.count + 1) * len(examples) // (steps * share.count)
-    firsts, ends = (edges[share.index + shift :: share.count][:steps] for shift in (0, 1))
-    bounds = tf.data.Dataset.from_tensor_slices((firsts, ends))
+    edges = piece_edges(len(examples), batch_size=batch_size, share=share)
+    bounds = tf.data.Dataset.from_tensor_slices(edges)
     if isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
         return bounds.flat_map(

@@ -1,22 +1,27 @@
 """`evaluate`: the numbers of a run on a split. The only reader of the test split."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pandas as pd
 
 from kclassify import runtime
 from kclassify.checks import check_choice, check_number
+from kclassify.config import FitConfig
 from kclassify.data.spec import SPLITS, Examples
 from kclassify.runs import Run
 
 runtime.prepare()
 
+import keras  # noqa: E402
+
 from kclassify.evaluation import metrics  # noqa: E402
 from kclassify.evaluation.abstention import check_abstention  # noqa: E402
 from kclassify.evaluation.calibration import (  # noqa: E402
+    Calibration,
     needed_calibration,
     of_probabilities,
     reliability,
@@ -35,6 +40,9 @@ from kclassify.models.deciding import Deciding  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import as_evaluated  # noqa: E402
 from kclassify.models.test_time import VIEWS  # noqa: E402
+from kclassify.training.cluster import find_cluster  # noqa: E402
+from kclassify.training.replicas import joined  # noqa: E402
+from kclassify.training.together import in_turn  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,8 @@ def evaluate(
     label_sets: float | None = None,
     batch_size: int = 256,
     verbose: bool = True,
+    cluster: str | Sequence[str] | None = None,
+    worker: int | None = None,
 ) -> Evaluation:
     """Evaluate a run's saved model in one pass, and write the numbers into the run folder.
 
@@ -137,6 +147,9 @@ def evaluate(
             see `label_sets_for`.
         batch_size: images or views of them at a time; changes the speed only.
         verbose: show a progress bar when it takes longer than a second or two.
+        cluster: as in `fit`, several processes that each predict their share of the images. Each
+            returns the same; the chief writes it.
+        worker: which of `cluster` this process is.
 
     Returns:
         An `Evaluation`.
@@ -144,6 +157,7 @@ def evaluate(
     Raises:
         InputError: the run is not whole, its data cannot be found, or its validation images
             cannot guarantee what is asked for.
+        WorkerLostError: another worker is gone; nothing was written.
 
     Example:
         >>> import kclassify
@@ -157,22 +171,45 @@ def evaluate(
     check_choice("tta", tta, VIEWS)
     asked = check_abstention(abstain_at, label_sets)
     run = Run.open(run)
+    replicas = joined(FitConfig(), find_cluster(cluster, worker))
+    with replicas.watched("run the same command on all workers again"):
+        network, examples, calibration, deciding = in_turn(
+            replicas, partial(_ready, run, split=split, data=data, tta=tta, asked=asked,
+                              verbose=verbose and replicas.chief)
+        )  # fmt: skip
+        predictions = predict(
+            as_evaluated(run, network, tta=tta),
+            examples,
+            tuple(run.config["class_names"]),
+            batch_size=max(1, batch_size // VIEWS[tta]),
+            verbose=verbose and replicas.chief,
+            replicas=replicas,
+        )
+    predictions = replace(predictions, tta=tta)
+    temperature = calibration.temperature if calibration else 1.0
+    evaluation = _measure(predictions, split, tta, temperature, deciding)
+    if replicas.chief:
+        _write(run, evaluation, predictions, examples)
+    return evaluation
+
+
+def _ready(
+    run: Run,
+    *,
+    split: str,
+    data: Any,
+    tta: str,
+    asked: tuple[float | None, float | None],
+    verbose: bool,
+) -> tuple[keras.Model, Examples, Calibration | None, Deciding]:
+    """Return who predicts what, and what validation says of it; the run has that from then on."""
     if data is None and can_reload(run):
         # Once for both: the validation images calibrate what the others are predicted with.
         run = replace(run, source=source_of(run, verbose=verbose))
     network = load_run_model(run)
     examples = examples_of(run, split=split, data=data, verbose=verbose)
     calibration = needed_calibration(run, tta, verbose=verbose)
-    deciding = deciding_of(run, tta, *asked)
-    predictions = predict(
-        as_evaluated(run, network, tta=tta), examples, tuple(run.config["class_names"]),
-        batch_size=max(1, batch_size // VIEWS[tta]), verbose=verbose,
-    )  # fmt: skip
-    predictions = replace(predictions, tta=tta)
-    temperature = calibration.temperature if calibration else 1.0
-    evaluation = _measure(predictions, split, tta, temperature, deciding)
-    _write(run, evaluation, predictions, examples)
-    return evaluation
+    return network, examples, calibration, deciding_of(run, tta, *asked)
 
 
 def _measure(

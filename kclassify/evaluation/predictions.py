@@ -2,6 +2,7 @@
 
 import zipfile
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ from tqdm import tqdm
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.data.spec import Examples
+from kclassify.data.spec import WHOLE, Examples, Share
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -17,8 +18,11 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.pipeline import eval_dataset, first_images  # noqa: E402
+from kclassify.data.pipeline import eval_dataset, first_images, piece_edges  # noqa: E402
 from kclassify.evaluation.metrics import class_ids  # noqa: E402
+
+if TYPE_CHECKING:
+    from kclassify.training.replicas import Replicas
 
 
 @dataclass(frozen=True)
@@ -71,23 +75,38 @@ def predict(
     *,
     batch_size: int,
     verbose: bool,
+    replicas: "Replicas | None" = None,
 ) -> Predictions:
-    """Run `model` once over `examples`, in their order."""
+    """Run `model` once over `examples`, in their order; of several workers, each over its share."""
+    share = Share(replicas.worker, replicas.workers) if replicas else WHOLE
 
     @tf.function(reduce_retracing=True, autograph=False)
     def probabilities(images):
         return tf.nn.softmax(tf.cast(model(images, training=False), tf.float32))
 
+    of_all = batch_size * share.count
     batches = tqdm(
-        eval_dataset(examples, batch_size=batch_size),
-        total=-(-len(examples) // batch_size),
+        eval_dataset(examples, batch_size=of_all, share=share),
+        total=-(-len(examples) // of_all),
         desc="predicting",
         unit="batch",
         disable=not verbose,
         delay=1.5,
     )
-    parts = [probabilities(images).numpy() for images, _ in batches]
-    return Predictions(examples.ids, examples.labels, np.concatenate(parts), class_names)
+    found = np.concatenate([probabilities(images).numpy() for images, _ in batches])
+    if replicas and share != WHOLE:
+        found = _put_together(replicas.gather_rows(found), len(examples), batch_size=of_all)
+    return Predictions(examples.ids, examples.labels, found, class_names)
+
+
+def _put_together(shares: list[np.ndarray], count: int, *, batch_size: int) -> np.ndarray:
+    """Return the rows of all shares in the order of the examples."""
+    whole = np.empty((count, *shares[0].shape[1:]), shares[0].dtype)
+    for index, rows in enumerate(shares):
+        firsts, ends = piece_edges(count, batch_size=batch_size, share=Share(index, len(shares)))
+        pieces = [np.arange(first, end) for first, end in zip(firsts, ends, strict=True)]
+        whole[np.concatenate(pieces)] = rows
+    return whole
 
 
 def read_predictions(run: Run, split: str) -> Predictions:

@@ -37,6 +37,7 @@ from kclassify.training.together import (  # noqa: E402
     agreed,
     check_alike,
     check_options,
+    check_same_weights,
     folder_of,
     past_of_chief,
 )
@@ -101,6 +102,7 @@ def fit(
         DivergedError: the loss became NaN; the best weights before that are in the run folder.
         StorageError: the disk is full; the same call goes on when there is room.
         WorkerLostError: another worker is gone; the same call on all goes on.
+        VerificationError: the workers ended with different weights.
         KeyboardInterrupt: Ctrl-C, after the step was saved. SIGTERM exits with 143.
 
     Example:
@@ -180,8 +182,8 @@ def _train(
         facts=everyone[replicas.worker]["manifest"],
         callbacks=callbacks,
     )
-    # Until the chief has written all.
-    replicas.gather(None)
+    # It also waits until the chief has written all.
+    check_same_weights(replicas.gather(place.run.summary["weights_sha256"]))
     return source
 
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_number, is_whole
+from kclassify.checks import InputError, check_choice, check_number, is_whole
 from kclassify.runtime import THREADS
 from kclassify.training.cluster import VARIABLE, Cluster
 
@@ -18,32 +18,38 @@ from kclassify.training.cluster import VARIABLE, Cluster
 SECONDS_TO_END, _BETWEEN = 60.0, 0.2
 
 
-def launch(arguments: Sequence[str], *, workers: int) -> int:
-    """Run `kclassify fit` in several processes of this machine, and return the first bad exit code.
+# What several processes can do together.
+VERBS = ("fit", "evaluate")
+
+
+def launch(command: Sequence[str], *, workers: int) -> int:
+    """Run `kclassify fit` or `evaluate` in several processes of this machine, which work together.
 
     The first shows what it does; the others speak on errors only. Each gets its part of the
     physical cores, unless `TF_NUM_INTRAOP_THREADS` says how many threads.
 
     Args:
-        arguments: what `kclassify fit` gets, a ``--run-dir`` among them.
+        command: the words after `kclassify`; those of `fit` have a ``--run-dir`` among them.
         workers: how many, at least two.
 
     Returns:
-        0 where all have ended well.
+        0 where all have ended well, else the first bad exit code.
 
     Raises:
-        InputError: too few workers, or no folder for them to share.
+        InputError: another command, too few workers, or no folder for them to share.
     """
+    check_choice("launch", command[0] if command else "", VERBS)
     check_number("workers", workers, expected="a whole number of at least 2",
                  ok=is_whole(workers, least=2))  # fmt: skip
-    if not any(word == "--run-dir" or word.startswith("--run-dir=") for word in arguments):
+    shared = any(word == "--run-dir" or word.startswith("--run-dir=") for word in command)
+    if command[0] == "fit" and not shared:
         raise InputError(
             f"`launch` must get a --run-dir, which the workers share. Received: "
-            f"{shlex.join(arguments)!r}. Name a folder."
+            f"{shlex.join(command)!r}. Name a folder."
         )
     addresses = _free_addresses(workers)
-    print(_on_a_cluster(arguments, workers), flush=True)
-    started = [_start(arguments, Cluster(addresses, index)) for index in range(workers)]
+    print(_on_a_cluster(command, workers), flush=True)
+    started = [_start(command, Cluster(addresses, index)) for index in range(workers)]
     try:
         return _first_bad(started)
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -67,25 +73,24 @@ def _free_addresses(count: int) -> tuple[str, ...]:
     return tuple(f"127.0.0.1:{port}" for port in ports)
 
 
-def _on_a_cluster(arguments: Sequence[str], workers: int) -> str:
+def _on_a_cluster(command: Sequence[str], workers: int) -> str:
     machines = ",".join(f"machine{index}:4000" for index in range(workers))
-    command = shlex.join(["kclassify", "fit", *arguments, "--cluster", machines, "--worker"])
-    last = workers - 1
+    words, last = shlex.join(["kclassify", *command]), workers - 1
     return (
         f"on a cluster, with a file system that all see, machine i of 0 to {last} would run\n"
-        f"  {command} i\n"
+        f"  {words} --cluster {machines} --worker i\n"
         f"and SLURM\n"
-        f"  srun --ntasks {workers} {shlex.join(['kclassify', 'fit', *arguments])} --cluster slurm"
+        f"  srun --ntasks {workers} {words} --cluster slurm"
     )
 
 
-def _start(arguments: Sequence[str], cluster: Cluster) -> subprocess.Popen:
+def _start(command: Sequence[str], cluster: Cluster) -> subprocess.Popen:
     own = max(1, runtime.physical_cores() // len(cluster.workers))
     variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config}
-    quiet = [] if cluster.index == 0 else ["--quiet"]
-    command = [sys.executable, "-m", "kclassify", "fit", *arguments, *quiet]
     shown = None if cluster.index == 0 else subprocess.DEVNULL
-    return subprocess.Popen(command, env=variables, stdout=shown)
+    return subprocess.Popen(
+        [sys.executable, "-m", "kclassify", *command], env=variables, stdout=shown
+    )
 
 
 def _first_bad(started: Sequence[subprocess.Popen], *, until: float = math.inf) -> int:

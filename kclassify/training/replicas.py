@@ -114,25 +114,30 @@ class Replicas:
         if self.cluster is None:
             return [told]
         text = np.frombuffer(json.dumps(told).encode(), np.uint8).astype(np.int32)
-        longest = int(max(self._gathered(np.array([len(text)], np.int32))))
-        padded = np.pad(text, (0, longest - len(text)), constant_values=ord(" "))
-        rows = self._gathered(padded).reshape(self.workers, longest)
-        return [json.loads(row.astype(np.uint8).tobytes()) for row in rows]
+        return [json.loads(one.astype(np.uint8).tobytes()) for one in self.gather_rows(text)]
+
+    def gather_rows(self, values: np.ndarray) -> list[np.ndarray]:
+        """Return the array of each worker, of as many rows as it has; all of them must call it."""
+        if self.cluster is None:
+            return [values]
+        lengths = self._gathered(np.array([len(values)], np.int32)).ravel().tolist()
+        added = [(0, max(lengths) - len(values)), *[(0, 0)] * (values.ndim - 1)]
+        everyone = self._gathered(np.pad(values, added))
+        return [rows[:length] for rows, length in zip(everyone, lengths, strict=True)]
 
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Return for each flag whether a worker has it; all of them must call it."""
         if self.cluster is None:
             return list(flags)
-        found = self._gathered(np.array(flags, np.int32)).reshape(self.workers, len(flags))
-        return np.asarray(found.any(axis=0)).tolist()
+        return np.asarray(self._gathered(np.array(flags, np.int32)).any(axis=0)).tolist()
 
     def _gathered(self, values: np.ndarray) -> np.ndarray:
-        """Return the values of all workers, one after the other."""
+        """Return the values of all workers, which have the same shape: one more axis, the first."""
         strategy = self.strategy or tf.distribute.get_strategy()
         found = strategy.run(_gather, args=(tf.constant(values),))
         rows = np.asarray(strategy.experimental_local_results(found)[0])
         # Each replica of a worker has told the same.
-        return rows.reshape(self.workers, -1, len(values))[:, 0].ravel()
+        return rows.reshape(self.workers, -1, *values.shape)[:, 0]
 
     @contextmanager
     def watched(self, advice: str) -> Iterator[None]:
@@ -185,7 +190,7 @@ def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
 def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
     """Return the replicas of a training, once all its workers have come.
 
-    It must be TensorFlow's first work in a process of several.
+    The first time it must be TensorFlow's first work in a process of several.
 
     Raises:
         InputError: a worker did not come, or a device does not exist.
@@ -197,14 +202,16 @@ def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
             "`devices` must be left out with several workers, each of which takes all its GPUs, "
             f"or its CPU. Received: devices={config.devices!r}."
         )
-    await_workers(cluster)
-    strategy = _strategy(cluster)
+    strategy = _among_workers(cluster)
     local = strategy.extended.worker_devices
     names = tuple(":".join(name.split(":")[-2:]) for name in local)
     return Replicas(names, strategy, cluster)
 
 
-def _strategy(cluster: Cluster) -> tf.distribute.Strategy:
+@cache
+def _among_workers(cluster: Cluster) -> tf.distribute.Strategy:
+    """Return the one strategy of a process, whose addresses TensorFlow keeps to its end."""
+    await_workers(cluster)
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker", task_id=cluster.index, rpc_layer="grpc",

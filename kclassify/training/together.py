@@ -1,14 +1,14 @@
-"""How several workers begin and end one training: all of them, or none."""
+"""How several workers do one piece of work: all of them begin and end it, or none."""
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kclassify import runtime
-from kclassify.checks import InputError
+from kclassify.checks import InputError, VerificationError
 from kclassify.runs import Run
 from kclassify.training.checkpoint import DamagedError, read_checkpoint
 from kclassify.training.cluster import Cluster
@@ -18,6 +18,8 @@ runtime.prepare()
 from kclassify.training.place import Place  # noqa: E402
 from kclassify.training.replicas import Replicas  # noqa: E402
 from kclassify.training.resume import FREE_FACTS, FREE_FIELDS, Past, differences  # noqa: E402
+
+Found = TypeVar("Found")
 
 
 def check_options(
@@ -63,6 +65,28 @@ def agreed(replicas: Replicas, prepare: Callable[[], Any]) -> list[Any]:
             whose = "" if index == replicas.worker else f"{_name(replicas, index)} stopped: "
             raise InputError(f"{whose}{one['error']}")
     return [one["facts"] for one in everyone]
+
+
+def in_turn(replicas: Replicas, work: Callable[[], Found]) -> Found:
+    """Return what `work` returns here; the chief does it first, and the others read its files."""
+    found: list[Found] = []
+
+    def own_turn() -> None:
+        found.append(work())
+
+    for turn in (True, False):
+        agreed(replicas, own_turn if replicas.chief == turn else lambda: None)
+    return found[0]
+
+
+def check_same_weights(hashes: Sequence[str]) -> None:
+    """Raise `VerificationError` unless all workers ended with the weights of the chief."""
+    different = [str(index) for index, one in enumerate(hashes) if one != hashes[0]]
+    if different:
+        raise VerificationError(
+            f"workers must end with the same weights. Received: others than the chief's at worker "
+            f"{' and '.join(different)}. Do not use this run; report how it was trained."
+        )
 
 
 def check_alike(replicas: Replicas, everyone: list[dict[str, Any]]) -> None:

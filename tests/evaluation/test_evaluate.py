@@ -8,8 +8,11 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.evaluation.predictions import predict
 from kclassify.models.test_time import with_test_time
 from kclassify.runs import Run
+from kclassify.training.cluster import Cluster
+from kclassify.training.replicas import Replicas
 
 
 @pytest.fixture
@@ -123,3 +126,32 @@ def test_it_shows_itself_as_a_table(run, tiny_run):
     shown = str(kclassify.evaluate(Run(run.path, tiny_run.source), verbose=False))
     assert "accuracy" in shown
     assert "grey" in shown
+
+
+class OneOfTwo(Replicas):
+    """A worker that tells its rows, and hears those of both once both have told."""
+
+    def gather_rows(self, values):
+        TOLD[self.worker] = values
+        return list(TOLD.values()) if len(TOLD) == 2 else [values]
+
+
+TOLD: dict = {}
+
+
+@pytest.mark.parametrize("batch_size", [5, 64])
+def test_the_shares_of_workers_are_put_together_in_the_order_of_the_images(
+    tiny_run, monkeypatch, batch_size
+):
+    model = keras.saving.load_model(tiny_run.model_file, compile=False)
+    examples = tiny_run.source.splits["train"].take(np.arange(37))
+    common = {"class_names": ("a", "b", "c"), "batch_size": batch_size, "verbose": False}
+    whole = predict(model, examples, **common)
+    monkeypatch.setattr("kclassify.evaluation.predictions._put_together", lambda *a, **k: None)
+    for index in range(2):
+        worker = OneOfTwo(("CPU:0",), cluster=Cluster(("a:1", "b:1"), index))
+        predict(model, examples, **common, replicas=worker)
+    monkeypatch.undo()
+    found = predict(model, examples, **common, replicas=worker)
+    assert sorted(map(len, TOLD.values())) == [18, 19]
+    np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-6)

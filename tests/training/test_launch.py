@@ -1,10 +1,12 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from kclassify.checks import InputError
@@ -27,12 +29,17 @@ FIT = (
 
 def test_workers_need_a_folder_to_share():
     with pytest.raises(InputError, match="must get a --run-dir"):
-        launch(["digits"], workers=2)
+        launch(["fit", "digits"], workers=2)
 
 
 def test_one_worker_is_no_launch():
     with pytest.raises(InputError, match="`workers` must be a whole number of at least 2"):
-        launch(["digits", "--run-dir", "x"], workers=1)
+        launch(["fit", "digits", "--run-dir", "x"], workers=1)
+
+
+def test_what_cannot_be_done_together_is_refused():
+    with pytest.raises(InputError, match=r"`launch` must be one of.*Did you mean 'fit'"):
+        launch(["fitt", "digits", "--run-dir", "x"], workers=2)
 
 
 def command(*words, threads="1"):
@@ -79,6 +86,24 @@ def pids(folder):
     found = subprocess.run(["pgrep", "-f", f"kclassify {FIT[0]} .*{folder}"],
                            capture_output=True, text=True)  # fmt: skip
     return sorted(int(pid) for pid in found.stdout.split())
+
+
+@pytest.mark.slow
+def test_workers_evaluate_as_one_process_does(alone, tmp_path):
+    before, after = tmp_path / "one", tmp_path / "three"
+    for folder in (before, after):
+        shutil.copytree(alone, folder)
+    subprocess.run(**command("evaluate", str(before)), check=True, capture_output=True)
+    done = subprocess.run(**command("launch", "--workers", "3", "evaluate", str(after)),
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    one, three = (Run(folder) for folder in (before, after))
+    assert json.loads(three.calibration_file.read_text()) == json.loads(
+        one.calibration_file.read_text()
+    )
+    with np.load(one.predictions_file("test")) as a, np.load(three.predictions_file("test")) as b:
+        assert a["ids"].tolist() == b["ids"].tolist()
+        np.testing.assert_allclose(b["probabilities"], a["probabilities"], atol=1e-6)
 
 
 @pytest.mark.slow

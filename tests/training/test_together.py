@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kclassify.checks import InputError
+from kclassify.checks import InputError, VerificationError
 from kclassify.config import FitConfig
 from kclassify.training.checkpoint import Checkpoint, write_checkpoint
 from kclassify.training.cluster import Cluster
@@ -13,7 +13,9 @@ from kclassify.training.together import (
     agreed,
     check_alike,
     check_options,
+    check_same_weights,
     folder_of,
+    in_turn,
     past_of_chief,
 )
 
@@ -110,3 +112,25 @@ def test_the_others_go_on_from_the_checkpoint_of_the_chief(second, tmp_path):
         assert past_of_chief(place, tmp_path / "run", None, second).checkpoint is None
         with pytest.raises(InputError, match="must be a folder that all workers see"):
             past_of_chief(place, tmp_path / "other", 7, second)
+
+
+def test_the_chief_is_first_and_the_others_do_what_it_did(second):
+    CHIEF[0] = {"facts": None}
+    done = []
+    assert in_turn(second, lambda: done.append("mine") or 3) == 3
+    assert done == ["mine"]
+    assert in_turn(Replicas(("CPU:0",)), lambda: 4) == 4
+
+
+def test_what_the_chief_cannot_do_no_other_tries(second):
+    CHIEF[0] = {"error": "`run` must be whole."}
+    done = []
+    with pytest.raises(InputError, match=r"worker 0 \(a:1\) stopped: `run` must be whole"):
+        in_turn(second, lambda: done.append("mine"))
+    assert done == []
+
+
+def test_other_weights_at_the_end_are_an_error():
+    check_same_weights(["a", "a"])
+    with pytest.raises(VerificationError, match=r"others than the chief's at worker 1 and 3\."):
+        check_same_weights(["a", "b", "a", "c"])
