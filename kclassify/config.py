@@ -94,6 +94,9 @@ class FitConfig:
         None, "several at once, each with a share of the batch: all, a number, or gpu:0,gpu:1"
     )
     threads: int | None = option(None, "threads inside an operation; default: the physical cores")
+    data_service: str | None = option(
+        None, "grpc://host:port of a tf.data service that makes the training batches"
+    )
     checkpoint_every: str | float = option(
         "5m", "time between checkpoints within an epoch; there is one after every epoch too"
     )
@@ -205,6 +208,7 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "tensorboard": _FLAG,
     "device": ("a text", (str,)),
     "data_dir": ("a path", (str, type(None))),
+    "data_service": ("such as grpc://host:5050", (str, type(None))),
     "model_args": ("a mapping", (Mapping,)),
     "class_weights": ('"balanced" or weights by class name', (str, Mapping, type(None))),
 }

@@ -135,7 +135,7 @@ def _reader(item: Field) -> Callable[[str], Any]:
     """Return the function that turns the text of an option into its field's value."""
     if item.name == "class_names":
         return lambda text: tuple(text.split(","))
-    if item.name in ("data_dir", "device", "memory_budget", "time_budget"):
+    if item.name in ("data_dir", "data_service", "device", "memory_budget", "time_budget"):
         return str
     return literal
 

@@ -6,6 +6,7 @@
     python scripts/faults.py damage                 every state file cut and with flipped bytes
     python scripts/faults.py two --trials 20        two fits on one folder at once
     python scripts/faults.py search --trials 20     kill -9 within a search, then go on
+    python scripts/faults.py workers --trials 20    kill -9 of one of two workers, then go on
     python scripts/faults.py all --quick            the short form, as CI runs it
 
 Each trial's outcome is compared with that of a training that nobody disturbed: the weights bit for
@@ -47,6 +48,8 @@ SEARCH = {
 COUNTS = {"train": 3000, "validation": 500, "test": 500}
 DISK_POINTS = 10
 TRUNCATIONS, FLIPS = 50, 500
+# Of the training by several processes, which must be long enough to kill one of them within.
+WORKER_EPOCHS = 8
 
 
 # ---- the process that is disturbed
@@ -294,6 +297,72 @@ def search(setting, trials: int) -> tuple[int, int, str]:
     return good, trials, f"{ended} trials had ended when it was killed, none was run again"
 
 
+def workers(setting, trials: int) -> tuple[int, int, str]:
+    """Kill the chief and the other of two workers in turn; both say who, and the same goes on."""
+    import kclassify
+
+    with np.load(setting.data) as found:
+        data = {name: (found[f"{name}_x"], found[f"{name}_y"]) for name in COUNTS}
+    packed = kclassify.pack(data, setting.folder / "packed", verbose=False).path
+    whole = setting.folder / "workers-whole"
+    code, errors = finish(launched(packed, whole))
+    if code:
+        sys.exit(f"the undisturbed workers failed: {errors}")
+    expected, good, seconds = trained_to(whole), 0, []
+    training = json.loads((whole / "summary.json").read_text())["training_seconds"]
+    for number in range(trials):
+        run_dir, victim = setting.folder / f"workers-{number}", number % 2
+        process = launched(packed, run_dir)
+        wait_for_checkpoint(run_dir, process)
+        time.sleep(setting.random.uniform(0.0, 0.9 * training))
+        killed = kill_worker(run_dir, victim)
+        began = time.perf_counter()
+        code, errors = finish(process)
+        seconds.append(time.perf_counter() - began)
+        named = f"worker {victim} (127.0.0.1:" in errors and "is gone" in errors
+        again, more = finish(launched(packed, run_dir))
+        well = killed and named and code and not again and trained_to(run_dir) == expected
+        good += bool(well)
+        if not well:
+            print(f"  NOT as undisturbed: {run_dir.name}, exits {code}, {again}\n{errors}{more}")
+    return good, trials, f"noticed and named after {min(seconds):.1f} to {max(seconds):.1f} s"
+
+
+def launched(packed: Path, run_dir: Path) -> subprocess.Popen:
+    options = {**OPTIONS, "epochs": WORKER_EPOCHS}
+    words = [text for name, value in options.items()
+             for text in ("--" + name.replace("_", "-"), str(value))]  # fmt: skip
+    command = [sys.executable, "-m", "kclassify", "launch", "--workers", "2", "fit", str(packed),
+               "--run-dir", str(run_dir), *words]  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def wait_for_checkpoint(run_dir: Path, process: subprocess.Popen) -> None:
+    while not list(run_dir.glob("checkpoints/step-*")) and process.poll() is None:
+        time.sleep(0.05)
+
+
+def kill_worker(run_dir: Path, index: int) -> bool:
+    """Kill one of the workers of a training; the chief was started first."""
+    found = subprocess.run(["pgrep", "-f", f"kclassify fit .*{run_dir} "],
+                           capture_output=True, text=True)  # fmt: skip
+    pids = sorted(int(pid) for pid in found.stdout.split())
+    if len(pids) < 2:
+        return False
+    os.kill(pids[index], signal.SIGKILL)
+    return True
+
+
+def trained_to(run_dir: Path) -> str:
+    import pandas as pd
+
+    summary = json.loads((run_dir / "summary.json").read_text())
+    history = pd.read_csv(run_dir / "history.csv").drop(columns=list(CLOCK)).to_csv()
+    return summary["weights_sha256"] + history
+
+
 def found_by(folder: Path) -> str:
     """Return the trials of a search without the clock, which orders those that are equally good."""
     import pandas as pd
@@ -439,6 +508,7 @@ TRIALS = {
                {"truncations": TRUNCATIONS, "flips": FLIPS}),
     "two": (two, {"trials": 1}, {"trials": 20}),
     "search": (search, {"trials": 2}, {"trials": 20}),
+    "workers": (workers, {"trials": 2}, {"trials": 20}),
 }  # fmt: skip
 
 
@@ -452,13 +522,13 @@ def main() -> int:
     )
     parser.add_argument("what", choices=[*TRIALS, "all"])
     parser.add_argument("--quick", action="store_true", help="a few trials of each")
-    parser.add_argument("--trials", type=int, help="how many, of kill, signals, two and search")
+    parser.add_argument("--trials", type=int, help="of all but disk and damage")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
     names = list(TRIALS) if options.what == "all" else [options.what]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.seed)
-        if not set(names) <= {"damage", "search"}:
+        if not set(names) <= {"damage", "search", "workers"}:
             setting.measure()
         results = {name: attempt(name, setting, options) for name in names}
     return 0 if all(good == count for good, count in results.values()) else 1

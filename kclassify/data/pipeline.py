@@ -16,6 +16,7 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, crop  # noqa: E402
 from kclassify.data.images import decode_file  # noqa: E402
+from kclassify.data.service import served  # noqa: E402
 from kclassify.data.windows import batches_in_order, shuffled_batches  # noqa: E402
 
 PARALLEL = max(2, os.cpu_count() or 1)
@@ -33,6 +34,7 @@ def train_dataset(
     num_classes: int | None = None,
     start: int = 0,
     share: Share = WHOLE,
+    service: str | None = None,
 ) -> tf.data.Dataset:
     """Return all the batches of a training, one epoch after another.
 
@@ -53,6 +55,7 @@ def train_dataset(
         start: the step to begin with; what comes before it is never made.
         share: which part of every batch to make; together the parts are the whole, to the bit.
             Of packed images each is a part of the epoch of its own: see `shuffled_batches`.
+        service: the address of a tf.data service whose workers make the batches, see `served`.
 
     Returns:
         A dataset of ``epochs * (len(examples) // batch_size) - start`` pairs: uint8 images
@@ -86,10 +89,12 @@ def train_dataset(
         batches = _gathered(
             examples, _labels(examples, num_classes), order=order, start=start, epochs=epochs
         )
-    augmented = batches.enumerate(start).map(_augmenter(augmentation, seed, seen), PARALLEL)
+    augmented = batches.map(_augmenter(augmentation, seed, seen), PARALLEL)
     if seen != share:
         augmented = augmented.map(partial(_own, share=share, size=batch_size // share.count))
-    return augmented.prefetch(AHEAD).with_options(plain_options())
+    made = served(augmented, service) if service else augmented
+    count = tf.data.experimental.assert_cardinality(epochs * order.steps - start)
+    return made.apply(count).prefetch(AHEAD).with_options(plain_options())
 
 
 class _Order:
@@ -117,22 +122,20 @@ class _Order:
 def _gathered(
     examples: Examples, labels: tf.Tensor, *, order: _Order, start: int, epochs: int
 ) -> tf.data.Dataset:
-    """Return batches of images that can be had one by one, with which are mirrored."""
+    """Return the steps, and their batches of images that can be had one by one."""
     part, end = order.part, epochs * order.steps
     if isinstance(examples.images, FileImages):
         one = _file_reader(examples.images, labels)
-        return (
-            tf.data.Dataset.range(start * part, end * part)
-            .map(
-                lambda count: _with(one, *order.chosen(count // part, count % part)),
-                num_parallel_calls=PARALLEL,
-            )
-            .batch(part, drop_remainder=True)
+        single = tf.data.Dataset.range(start * part, end * part).map(
+            lambda count: _with(one, *order.chosen(count // part, count % part)),
+            num_parallel_calls=PARALLEL,
         )
+        batches = single.batch(part, drop_remainder=True)
+        return batches.enumerate(start).map(lambda step, batch: (step, *batch))
     many = _batch_reader(examples.images, labels)
     within = tf.range(part, dtype=tf.int64)
     return tf.data.Dataset.range(start, end).map(
-        lambda step: _with(many, *order.chosen(step, within)), num_parallel_calls=PARALLEL
+        lambda step: (step, *_with(many, *order.chosen(step, within))), num_parallel_calls=PARALLEL
     )
 
 
@@ -146,7 +149,7 @@ def _labeller(examples: Examples, num_classes: int | None, order: _Order):
     labels_at = _label_reader(examples, num_classes)
 
     def labelled(step, indices, images):
-        return images, labels_at(indices), order.mirrored(step, indices)
+        return step, images, labels_at(indices), order.mirrored(step, indices)
 
     return labelled
 
@@ -332,8 +335,7 @@ def _file_reader(images: FileImages, labels):
 
 
 def _augmenter(augmentation: str, seed: int, share: Share):
-    def augment(step, batch):
-        images, labels, mirrored = batch
+    def augment(step, images, labels, mirrored):
         changes = list(AUGMENTATIONS[augmentation])
         if augmentation in MIRRORING:
             changes[0] = partial(crop, mirrored=mirrored)

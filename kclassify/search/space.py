@@ -15,9 +15,9 @@ from kclassify.models.registry import MODELS
 FIELDS = tuple(item.name for item in fields(FitConfig))
 # What all trials share, or what says how long they are.
 NOT_SEARCHED = (
-    "model_args", "epochs", "time_budget", "seed", "deterministic", "device", "threads",
+    "model_args", "epochs", "time_budget", "seed", "deterministic", "device", "devices", "threads",
     "checkpoint_every", "tensorboard", "image_size", "channels", "class_names",
-    "validation_fraction", "test_fraction", "data_dir", "on_error", "memory_budget",
+    "validation_fraction", "test_fraction", "data_dir", "data_service", "on_error", "memory_budget",
 )  # fmt: skip
 _RANGE = ("min_value", "max_value", "step", "sampling")
 _KEYS = ("values", *_RANGE, "default", "when")

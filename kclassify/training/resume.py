@@ -31,7 +31,7 @@ RESUME = ("auto", "never", "must")
 # Several workers ask each other after so many steps whether to stop or to save.
 STEPS_BETWEEN_QUESTIONS = 10
 # What neither the weights nor the history depend on.
-FREE_FIELDS = ("data_dir", "checkpoint_every", "tensorboard")
+FREE_FIELDS = ("data_dir", "data_service", "checkpoint_every", "tensorboard")
 FREE_FACTS = ("kclassify", "reference", "config")
 
 

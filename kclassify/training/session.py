@@ -19,6 +19,7 @@ import tensorflow as tf  # noqa: E402
 from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import eval_dataset, first_images, train_dataset  # noqa: E402
 from kclassify.data.progressive import at_stage, growing  # noqa: E402
+from kclassify.data.service import check_service  # noqa: E402
 from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import set_whitening  # noqa: E402
@@ -132,6 +133,8 @@ def build_session(
     """
     replicas = replicas or of_this_process(config)
     _check_shares(config, source, replicas)
+    if config.data_service is not None:
+        check_service(config.data_service, source)
     policy = runtime.mixed_precision_policy(replicas.devices[0], config.mixed_precision)
     runtime.seed_everything(config.seed, deterministic=config.deterministic)
     steps = len(source.splits["train"]) // config.batch_size
@@ -275,6 +278,7 @@ def train_batches(
             augmentation=config.augmentation,
             num_classes=source.num_classes if session.soft else None,
             share=share,
+            service=config.data_service,
         )
         if config.progressive is None:
             return dataset
