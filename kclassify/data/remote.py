@@ -146,10 +146,16 @@ def _read_manifest(store: Store) -> bytes:
             return store.read(MANIFEST, most=LARGEST_MANIFEST)
         except FileNotFoundError as error:
             raise InputError(
-                f"`data` must be the URL of a packed set. Received: {store.url!r}, which has no "
-                f"{MANIFEST} ({reason(error)}). Check the URL, or run the `kclassify pack` that "
-                "writes there to its end."
+                f"`data` must be the URL of a packed set. Received: {store.url!r}, where no "
+                f"{MANIFEST} is found ({_why(error)}). Check the URL, or run the `kclassify pack` "
+                "that writes there to its end."
             ) from error
+
+
+def _why(error: FileNotFoundError) -> str:
+    # Of a server that does not answer, some stores say no more than that the file is not found.
+    behind = error.__cause__
+    return reason(behind if isinstance(behind, Exception) else error)
 
 
 def _folder_of(content: bytes, folder: Path) -> Path:
@@ -187,7 +193,13 @@ def _each(
 @contextmanager
 def _alone(folder: Path, url: str) -> Iterator[None]:
     """Wait until no other process fetches into `folder` or sends what it holds."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"`data_dir` must be a place where a folder can be made. Received: {str(folder)!r} "
+            f"({error.strerror}). Choose another place."
+        ) from error
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)

@@ -49,6 +49,11 @@ class Store:
                     f"({error}). Install it; that of s3 comes with: pip install "
                     "'kclassify[remote]'"
                 ) from error
+            except ValueError as error:
+                raise InputError(
+                    f"`{argument}` must be a URL such as 's3://bucket/name', of a protocol that "
+                    f"fsspec knows. Received: {url!r} ({error}). Check what stands before '://'."
+                ) from error
         # It may be the object of the last time, which remembers what was there then.
         system.invalidate_cache()
         return cls(url, system, path.rstrip("/"))
@@ -104,5 +109,5 @@ def named(expected: str, place: str, mend: str) -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """Return what an exception says, in one line."""
-    lines = str(error).strip().splitlines() or ["no more is known"]
-    return f"{type(error).__name__}: {lines[0][:200].rstrip('.')}"
+    lines = str(error).strip().splitlines()
+    return ": ".join([type(error).__name__, *(line[:200].rstrip(".") for line in lines[:1])])
