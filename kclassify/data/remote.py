@@ -66,14 +66,14 @@ def copy_folder(url: str, config: FitConfig) -> Path:
     return folder
 
 
-def load(reference: str, config: FitConfig) -> Source:
+def load(reference: str | os.PathLike[str], config: FitConfig) -> Source:
     """Open the packed set at a URL by its copy, which is made or made whole first.
 
     Raises:
         InputError: there is none, it cannot be reached, or a file is not what was packed.
         StorageError: the disk is full; the same call goes on when there is room.
     """
-    folder = copied(reference, config)
+    folder = copied(plain_url("data", os.fspath(reference)), config)
     return opened(folder, read_manifest(folder), config)
 
 
