@@ -27,7 +27,7 @@ TABLES = ("labels", "ids", "offsets")
 _HASH = re.compile("[0-9a-f]{64}")
 # As `shard_name` makes them: such a name leads to no other folder.
 _SHARD = re.compile(
-    f"[0-9a-z_]{{1,200}}-({'|'.join(SPLITS)})\\.tfrecord-[0-9]{{5,9}}-of-[0-9]{{5,9}}"
+    f"[0-9a-z_]{{1,220}}-({'|'.join(SPLITS)})\\.tfrecord-[0-9]{{5,9}}-of-[0-9]{{5,9}}"
 )
 
 
