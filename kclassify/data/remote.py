@@ -247,6 +247,13 @@ def _send(store: Store, folder: Path, there: Mapping[str, int | None], *, verbos
         # Of the same set and length it is the same: the set's files have their hashes in BEGUN.
         return path.is_file() and there.get(path.name) != path.stat().st_size
 
+    damaged = _missing(folder, files_of(read_manifest(folder)))
+    if damaged:
+        raise InputError(
+            "`out` must be sent from a copy that is whole. Received: "
+            f"{str(folder / damaged[0])!r}, which is not what was packed. Delete that "
+            "folder, then run the same command again."
+        )
     if BEGUN not in there:
         store.send(folder / MANIFEST, name=BEGUN)
     names = {path.name for path in folder.iterdir() if path.name[0] != "." and is_left(path)}

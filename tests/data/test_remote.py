@@ -262,6 +262,15 @@ def test_the_manifest_comes_last_and_nothing_is_sent_twice(tiny_arrays):
     assert again == []
 
 
+def test_what_was_damaged_after_it_was_packed_is_not_sent(tiny_arrays, objects):
+    with moving("send", at_most=0), pytest.raises(InputError):
+        pack(tiny_arrays)
+    (copy_folder(URL, FitConfig()) / "ids-test.npy").write_bytes(b"?")
+    with pytest.raises(InputError, match=r"`out` .*ids-test\.npy', which is not what was packed"):
+        pack(tiny_arrays)
+    assert objects() == {}
+
+
 def test_another_set_there_is_refused_before_the_data_is_read(tiny_arrays, elsewhere, objects):
     pack(tiny_arrays)
     before = objects()
