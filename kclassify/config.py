@@ -106,7 +106,9 @@ class FitConfig:
     class_names: tuple[str, ...] | None = option(None, "names of integer labels, in order: cat,dog")
     validation_fraction: float = option(0.1, "taken from train where the data has no validation")
     test_fraction: float = option(0.1, "taken from train where the data has no test")
-    data_dir: str | None = option(None, "where TFDS keeps its datasets (or TFDS_DATA_DIR)")
+    data_dir: str | None = option(
+        None, "where TFDS keeps its datasets (or TFDS_DATA_DIR), and copies of packed sets go"
+    )
     on_error: OnError = option("raise", "on images that cannot be read", choices=OnError)
     memory_budget: str = option("2GB", "images that need more are read from disk as they are used")
 

@@ -58,8 +58,10 @@ def check_options(parser: Parser) -> None:
 
 def pack_options(parser: Parser) -> None:
     """Add what `pack` takes."""
-    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
-    parser.add_argument("out", help="a new folder, or one where the same command was begun")
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder, a CSV file or a URL")
+    parser.add_argument(
+        "out", help="a new folder, or one where the same command was begun; or s3://bucket/name"
+    )
     parser.add_argument("--quiet", action="store_true", help="show nothing while it works")
     for item in fields(FitConfig):
         if item.name in ("seed", *DATA_FIELDS):
@@ -100,7 +102,7 @@ def launch_options(parser: Parser) -> None:
 
 
 def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
-    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder or a CSV file")
+    parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder, a CSV file or a URL")
     parser.add_argument(
         "--preset", help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses"
     )

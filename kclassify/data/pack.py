@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from kclassify.data.fingerprint import fingerprint
 from kclassify.data.packed import BEGUN, FORMAT, MANIFEST, is_packed, read_manifest, table_file
 from kclassify.data.packed_card import card
 from kclassify.data.preparation import bring_to, choose_shape
+from kclassify.data.remote import check_free, copy_folder, is_remote, plain_url, uploaded
 from kclassify.data.shards import Written, shards_of, write_metadata, write_shards
 from kclassify.data.sources import load_source, reference
 from kclassify.data.spec import SPLITS, Examples, Source
@@ -35,12 +36,12 @@ class Packed:
     """A packed set. It is data for `fit`, as its path is.
 
     Attributes:
-        path: the folder.
+        path: the folder; of a set in an object store, its URL.
         images: from split names to how many there are.
         bytes: of all the records.
     """
 
-    path: Path
+    path: Path | str
     images: Mapping[str, int]
     bytes: int
 
@@ -63,10 +64,14 @@ def pack(data: Any, out: str | os.PathLike[str], *, verbose: bool = True, **conf
     Packing that was cut short, by whatever, goes on when it is called again with the same
     arguments: the shards that are whole are kept.
 
+    What goes to a URL is packed into a folder below `data_dir`, or else ``~/.cache/kclassify``,
+    and sent from there; `fit` on this machine then reads that folder.
+
     Args:
         data: as `fit` takes it.
-        out: a new or empty folder, or one where the same was begun. `fit`, `evaluate`, `check`
-            and the others take it as data, and so does `tfds.builder_from_directory`.
+        out: a new or empty folder, or one where the same was begun; or such a place in an object
+            store, ``"s3://bucket/name"``, with credentials in the environment. `fit`, `evaluate`,
+            `check` and the others take it as data, and a folder, `tfds.builder_from_directory`.
         verbose: show what is done, and a progress bar.
         **config: fields of `FitConfig` that concern the data, such as ``image_size=64``, and
             `seed`, of the split and the order.
@@ -75,7 +80,8 @@ def pack(data: Any, out: str | os.PathLike[str], *, verbose: bool = True, **conf
         A `Packed`.
 
     Raises:
-        InputError: the data, an option or the folder; the sentence says what would be right.
+        InputError: the data, an option, the folder or the store; the sentence says what would be
+            right.
         StorageError: the disk is full; the same call goes on when there is room.
 
     Example:
@@ -86,7 +92,18 @@ def pack(data: Any, out: str | os.PathLike[str], *, verbose: bool = True, **conf
     """
     for name in config:
         check_choice("config", name, OPTIONS)
-    settings, folder = FitConfig(batch_size=1, **config), Path(out)
+    settings = FitConfig(batch_size=1, **config)
+    if not is_remote(os.fspath(out)):
+        return _pack(data, Path(out), settings, verbose=verbose)
+    url = plain_url("out", os.fspath(out))
+    folder = copy_folder(url, settings)
+    check_free(url, folder)
+    packed = _pack(data, folder, settings, verbose=verbose)
+    uploaded(folder, url, verbose=verbose)
+    return replace(packed, path=url)
+
+
+def _pack(data: Any, folder: Path, settings: FitConfig, *, verbose: bool) -> Packed:
     _check_place(folder)
     with _held(folder):
         source = _shaped(load_source(data, settings), settings)

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from kclassify.atomic import file_hash
-from kclassify.checks import InputError, parse_bytes
+from kclassify.checks import InputError, is_whole, parse_bytes
 from kclassify.config import FitConfig
 from kclassify.data.spec import SPLITS, Examples, PackedImages, Source
 
@@ -25,6 +25,10 @@ BEGUN = "pack-begun.json"
 # What is kept of each image besides its record, in the order of the records.
 TABLES = ("labels", "ids", "offsets")
 _HASH = re.compile("[0-9a-f]{64}")
+# As `shard_name` makes them: such a name leads to no other folder.
+_SHARD = re.compile(
+    f"[0-9a-z_]{{1,220}}-({'|'.join(SPLITS)})\\.tfrecord-[0-9]{{5,9}}-of-[0-9]{{5,9}}"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,12 @@ def load(reference: str, config: FitConfig) -> Source:
     """
     folder = Path(reference)
     facts = read_manifest(folder)
-    _check_files(folder, facts)
+    _check_files(folder, files_of(facts))
+    return opened(folder, facts, config)
+
+
+def opened(folder: Path, facts: Mapping[str, Any], config: FitConfig) -> Source:
+    """Open a packed set whose files are known to be those of its manifest."""
     memory = parse_bytes("memory_budget", config.memory_budget)
     splits = {split: _examples(folder, split, facts, memory) for split in SPLITS}
     skipped = tuple((str(path), str(reason)) for path, reason in facts["skipped"])
@@ -86,13 +95,30 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"`data` must be packed to the end. Received: {str(folder)!r}, where packing was cut "
             "short. Run the `kclassify pack` that began it again: it goes on where it stopped."
         )
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(content: bytes, place: str) -> dict[str, Any]:
+    """Return what the `pack.json` of that place holds, its shards as `Shard`.
+
+    Raises:
+        InputError: it is not what `pack` writes.
+    """
     try:
-        return _checked(json.loads(path.read_text("utf-8")))
+        return _checked(json.loads(content))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"`data` must have a whole {MANIFEST}, of format {FORMAT}. Received: {str(path)!r}, "
+            f"`data` must have a whole {MANIFEST}, of format {FORMAT}. Received: {place!r}, "
             "which is not what `kclassify pack` writes. Pack the images again, into another folder."
         ) from error
+
+
+def files_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Return the names of the files that a manifest lists, with their SHA-256."""
+    files = {shard.file: shard.sha256 for split in SPLITS for shard in facts["shards"][split]}
+    for split, tables in facts["tables"].items():
+        files |= {table_file(Path(), name, split).name: one for name, one in tables.items()}
+    return files
 
 
 def _checked(found: dict[str, Any]) -> dict[str, Any]:
@@ -111,20 +137,17 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
 def _shards(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
     shards = [Shard(**row) for row in rows]
     for shard in shards:
-        # A name alone: no file outside of the folder is read.
-        plain = Path(shard.file).name == shard.file and shard.images > 0
-        if not plain or not _HASH.fullmatch(shard.sha256):
+        named = _SHARD.fullmatch(shard.file) and _HASH.fullmatch(shard.sha256)
+        if not named or not is_whole(shard.images, least=1):
             raise ValueError("shard")
     if not shards:
         raise ValueError("no shards")
     return shards
 
 
-def _check_files(folder: Path, facts: Mapping[str, Any]) -> None:
+def _check_files(folder: Path, files: Mapping[str, str]) -> None:
     """Compare all the files with their hashes, several at once; the first wrong one is named."""
-    wanted = [(folder / shard.file, shard.sha256) for s in SPLITS for shard in facts["shards"][s]]
-    for split, tables in facts["tables"].items():
-        wanted += [(table_file(folder, name, split), sha256) for name, sha256 in tables.items()]
+    wanted = [(folder / name, sha256) for name, sha256 in files.items()]
     with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
         found = pool.map(_wrong, wanted)
         bar = tqdm(found, "checking", len(wanted), unit="file", delay=1.5, disable=None)
@@ -149,15 +172,16 @@ def _wrong(wanted: tuple[Path, str]) -> str | None:
 
 def _examples(folder: Path, split: str, facts: Mapping[str, Any], memory: int) -> Examples:
     shards: list[Shard] = facts["shards"][split]
+    paths = [str(folder / shard.file) for shard in shards]
     labels, ids, offsets = (
         # Mapped, so that millions of them take memory only where they are looked at.
         np.load(table_file(folder, name, split), mmap_mode="r", allow_pickle=False)
         for name in TABLES
     )
     images = PackedImages(
-        np.array([str(folder / shard.file) for shard in shards]),
+        np.array(paths),
         np.array([shard.images for shard in shards], np.int64),
-        np.array([shard.bytes for shard in shards], np.int64),
+        np.array([os.path.getsize(path) for path in paths], np.int64),
         tuple(shard.sha256 for shard in shards),
         offsets,
         input_shape=facts["input_shape"],

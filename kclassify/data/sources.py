@@ -13,6 +13,7 @@ from kclassify.config import FitConfig
 from kclassify.data.arrays import is_tf_dataset
 from kclassify.data.packed import is_packed
 from kclassify.data.preparation import prepare
+from kclassify.data.remote import is_remote, plain_url, url_name
 from kclassify.data.spec import Source
 
 __all__ = [
@@ -117,8 +118,8 @@ def _origin(data: Any) -> _Origin:
         return _Origin("kclassify.data.arrays:load", "arrays")
     raise InputError(
         f"`data` must be a dataset's name, {sorted(DATASETS)} or 'tfds:<name>', a folder, a CSV "
-        "file, a DataFrame, a pair (images, labels), a mapping of splits to pairs, or a "
-        f"tf.data.Dataset. Received: {type(data).__name__}."
+        "file, the URL of a packed set, a DataFrame, a pair (images, labels), a mapping of splits "
+        f"to pairs, or a tf.data.Dataset. Received: {type(data).__name__}."
     )
 
 
@@ -128,6 +129,9 @@ def _origin_of_text(text: str) -> _Origin:
     if text.startswith("tfds:"):
         name = text.removeprefix("tfds:").replace("/", "-").replace(":", "-")
         return _Origin("kclassify.data.tfds:load", name, text)
+    if is_remote(text):
+        url = plain_url("data", text)
+        return _Origin("kclassify.data.remote:load", url_name(url), url)
     path = Path(text)
     if path.exists():
         return _origin_of_path(path.resolve())
@@ -137,8 +141,9 @@ def _origin_of_text(text: str) -> _Origin:
             "Check the path."
         )
     raise InputError(
-        f"`data` must be one of {sorted(DATASETS)}, 'tfds:<name>', or the path of a folder or CSV "
-        f"file. Received: {text!r}, which is none of these and does not exist."
+        f"`data` must be one of {sorted(DATASETS)}, 'tfds:<name>', the path of a folder or CSV "
+        f"file, or the URL of a packed set. Received: {text!r}, which is none of these and does "
+        "not exist."
         f"{nearest(text, DATASETS)}"
     )
 

@@ -75,8 +75,9 @@ def fit(
 
     Args:
         data: a dataset's name (`kclassify datasets`), ``"tfds:<name>"``, a folder of class
-            folders, a CSV file or DataFrame with the columns `path` and `label`, a pair of arrays
-            ``(images, labels)``, a mapping from split names to pairs, or a `tf.data.Dataset`.
+            folders, what `pack` wrote or its URL, a CSV file or DataFrame with the columns `path`
+            and `label`, a pair of arrays ``(images, labels)``, a mapping from split names to
+            pairs, or a `tf.data.Dataset`.
         preset: a named recipe (`kclassify presets`); by default the one that the dataset names.
             ``"auto"`` takes the largest for which `time_budget` has room.
         run_dir: where to write, and where to go on. By default a new folder in ``saved_models/``.
