@@ -7,6 +7,7 @@
     python scripts/faults.py two --trials 20        two fits on one folder at once
     python scripts/faults.py search --trials 20     kill -9 within a search, then go on
     python scripts/faults.py workers --trials 20    kill -9 of one of two workers, then go on
+    python scripts/faults.py network                two workers on a slow link that loses packets
     python scripts/faults.py all --quick            the short form, as CI runs it
 
 Each trial's outcome is compared with that of a training that nobody disturbed: the weights bit for
@@ -50,6 +51,9 @@ DISK_POINTS = 10
 TRUNCATIONS, FLIPS = 50, 500
 # Of the training by several processes, which must be long enough to kill one of them within.
 WORKER_EPOCHS = 8
+NAMESPACES, ADDRESSES = ("kclassify-0", "kclassify-1"), ("10.77.0.1", "10.77.0.2")
+# How much losses and accuracies of several workers may differ from those of one process.
+EQUAL = 1e-3
 
 
 # ---- the process that is disturbed
@@ -299,12 +303,7 @@ def search(setting, trials: int) -> tuple[int, int, str]:
 
 def workers(setting, trials: int) -> tuple[int, int, str]:
     """Kill the chief and the other of two workers in turn; both say who, and the same goes on."""
-    import kclassify
-
-    with np.load(setting.data) as found:
-        data = {name: (found[f"{name}_x"], found[f"{name}_y"]) for name in COUNTS}
-    packed = kclassify.pack(data, setting.folder / "packed", verbose=False).path
-    whole = setting.folder / "workers-whole"
+    packed, whole = packed_of(setting), setting.folder / "workers-whole"
     code, errors = finish(launched(packed, whole))
     if code:
         sys.exit(f"the undisturbed workers failed: {errors}")
@@ -326,6 +325,85 @@ def workers(setting, trials: int) -> tuple[int, int, str]:
         if not well:
             print(f"  NOT as undisturbed: {run_dir.name}, exits {code}, {again}\n{errors}{more}")
     return good, trials, f"noticed and named after {min(seconds):.1f} to {max(seconds):.1f} s"
+
+
+def packed_of(setting) -> Path:
+    import kclassify
+
+    with np.load(setting.data) as found:
+        data = {name: (found[f"{name}_x"], found[f"{name}_y"]) for name in COUNTS}
+    return Path(kclassify.pack(data, setting.folder / "packed", verbose=False).path)
+
+
+def network(setting, delay: str, loss: str) -> tuple[int, int, str]:
+    """Train by two workers in network namespaces of their own, and compare with one process."""
+    if os.geteuid() != 0 or not (shutil.which("ip") and shutil.which("tc")):
+        return 0, 0, "skipped: network namespaces need root, ip and tc"
+    packed, one = packed_of(setting), setting.folder / "one"
+    code, errors = finish(fitted(packed, one))
+    if code:
+        sys.exit(f"the training by one process failed: {errors}")
+    together = setting.folder / "network"
+    cluster = ["--cluster", ",".join(f"{address}:4000" for address in ADDRESSES), "--worker"]
+    began = time.perf_counter()
+    with slow_link(delay, loss):
+        both = [
+            fitted(packed, together, *cluster, str(index), prefix=("ip", "netns", "exec", name))
+            for index, name in enumerate(NAMESPACES)
+        ]
+        ended = [finish(process) for process in both]
+    seconds = time.perf_counter() - began
+    if any(code for code, _ in ended):
+        print(*ended, sep="\n")
+        return 0, 1, f"{delay} and {loss}"
+    most = differences(together, one)
+    return most <= EQUAL, 1, f"{delay} and {loss}: differs by {most:.6f} at most; {seconds:.0f} s"
+
+
+@contextmanager
+def slow_link(delay: str, loss: str):
+    """Make two namespaces with a link between them that is slow and loses packets."""
+    try:
+        for name in NAMESPACES:
+            run("ip", "netns", "add", name)
+        run("ip", "link", "add", "kc0", "type", "veth", "peer", "name", "kc1")
+        for index, (name, address) in enumerate(zip(NAMESPACES, ADDRESSES, strict=True)):
+            run("ip", "link", "set", f"kc{index}", "netns", name)
+            for words in (
+                f"ip addr add {address}/24 dev kc{index}",
+                f"ip link set kc{index} up",
+                "ip link set lo up",
+                f"tc qdisc add dev kc{index} root netem delay {delay} loss {loss}",
+            ):
+                run("ip", "netns", "exec", name, *words.split())  # fmt: skip
+        yield
+    finally:
+        for name in NAMESPACES:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+def run(*words: str) -> None:
+    subprocess.run(words, check=True)
+
+
+def fitted(packed: Path, run_dir: Path, *more: str, prefix: tuple[str, ...] = ()):
+    command = [
+        *prefix, sys.executable, "-m", "kclassify", "fit", str(packed), "--run-dir", str(run_dir),
+        "--model", "convnet", "--epochs", "3", "--batch-size", "250", "--optimizer", "nesterov",
+        "--learning-rate", "0.002", "--mixed-precision", "False", "--quiet", *more,
+    ]  # fmt: skip
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+
+
+def differences(run_dir: Path, other: Path) -> float:
+    """Return the largest difference of losses and accuracies of any epoch."""
+    import pandas as pd
+
+    first, second = (pd.read_csv(folder / "history.csv") for folder in (run_dir, other))
+    columns = ["loss", "accuracy", "val_loss", "val_accuracy"]
+    return float((first[columns] - second[columns]).abs().to_numpy().max())
 
 
 def launched(packed: Path, run_dir: Path) -> subprocess.Popen:
@@ -509,6 +587,7 @@ TRIALS = {
     "two": (two, {"trials": 1}, {"trials": 20}),
     "search": (search, {"trials": 2}, {"trials": 20}),
     "workers": (workers, {"trials": 2}, {"trials": 20}),
+    "network": (network, {"delay": "1ms", "loss": "0.1%"}, {"delay": "5ms", "loss": "1%"}),
 }  # fmt: skip
 
 
@@ -528,7 +607,7 @@ def main() -> int:
     names = list(TRIALS) if options.what == "all" else [options.what]
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.seed)
-        if not set(names) <= {"damage", "search", "workers"}:
+        if not set(names) <= {"damage", "search", "workers", "network"}:
             setting.measure()
         results = {name: attempt(name, setting, options) for name in names}
     return 0 if all(good == count for good, count in results.values()) else 1

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from kclassify.atomic import file_hash, replacing
-from kclassify.checks import InputError, check_place
+from kclassify.checks import InputError, check_place, make_folder
 from kclassify.config import FitConfig
 from kclassify.data.packed import BEGUN, MANIFEST, files_of, opened, parse_manifest, read_manifest
 from kclassify.data.spec import Source
@@ -193,13 +193,7 @@ def _each(
 @contextmanager
 def _alone(folder: Path, url: str) -> Iterator[None]:
     """Wait until no other process fetches into `folder` or sends what it holds."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"`data_dir` must be a place where a folder can be made. Received: {str(folder)!r} "
-            f"({error.strerror}). Choose another place."
-        ) from error
+    make_folder("data_dir", folder, exist_ok=True)
     lock = FileLock(folder.with_name(f"{folder.name}.lock"))
     try:
         lock.acquire(timeout=0)
