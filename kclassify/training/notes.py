@@ -4,11 +4,12 @@ import os
 
 from kclassify import runtime
 from kclassify.checks import printable
-from kclassify.data.spec import PackedImages, Source
+from kclassify.data.spec import FileImages, PackedImages, Source
 from kclassify.training.checkpoint import Checkpoint
 
 runtime.prepare()
 
+from kclassify.data.pipeline import AHEAD  # noqa: E402
 from kclassify.data.windows import Windows  # noqa: E402
 from kclassify.models.cost import count_parameters  # noqa: E402
 from kclassify.training.resume import Past  # noqa: E402
@@ -33,20 +34,24 @@ def description(source: Source, session: Session, path: os.PathLike[str]) -> str
         f"training  {epochs}{session.steps:,} steps of {config.batch_size} "
         f"images, {config.optimizer}, {session.policy}, on {_where(session)}, XLA "
         f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
-        f"{_streams(source, session)}run       {path}"
+        f"images    {_feeding(source, session)}\n"
+        f"run       {path}"
     )
 
 
-def _streams(source: Source, session: Session) -> str:
-    """Return how images are read that do not fit memory, or nothing."""
+def _feeding(source: Source, session: Session) -> str:
+    """Return where images come from, as their size decides, and where the batches go."""
     images = source.splits["train"].images
+    ahead = f"; uint8 batches, {AHEAD} ahead on {session.device}"
+    if isinstance(images, FileImages):
+        return f"{len(images):,} files, decoded as they are used{ahead}"
     if not isinstance(images, PackedImages):
-        return ""
+        return f"{images.nbytes / 1e6:,.1f} MB in memory{ahead}"
     windows = Windows.of(images, batch_size=session.config.batch_size)
     return (
-        f"streams   {images.sizes.sum() / 1e6:,.1f} MB in windows of {windows.images:,} images "
+        f"{images.sizes.sum() / 1e6:,.1f} MB streamed in windows of {windows.images:,} images "
         f"({windows.share_of_epoch:.1%} of an epoch), each a random sample in random order, "
-        f"in {session.config.memory_budget} of memory\n"
+        f"in {session.config.memory_budget} of memory{ahead}"
     )
 
 

@@ -2,7 +2,8 @@
 
 Processes on loopback share every batch of CIFAR-10, in float32. Their losses and accuracies, of
 training and validation, are compared with those of one process after each epoch: `..._difference`
-is the largest. That the workers' weights are equal is checked by `fit` itself.
+is the largest. `one-thread` is one process too, with a thread instead of two: what rounding alone
+makes of it. That the workers' weights are equal is checked by `fit` itself.
 
     python scripts/bench/workers.py --model convnet --batch-size 512
 """
@@ -75,6 +76,7 @@ BENCHMARK = harness.Benchmark(
     __doc__,
     peers={
         "one-process": alone,
+        "one-thread": partial(together, workers=1),
         "2-workers": partial(together, workers=2),
         "4-workers": partial(together, workers=4),
     },

@@ -60,7 +60,7 @@ def streamed(tmp_path_factory, packed, options):
 def test_a_fit_streams_and_says_how(packed, options, capsys):
     run = kclassify.fit(packed, run_dir="r", **{**options, "verbose": True, "epochs": 1})
     assert isinstance(run.source.splits["train"].images, PackedImages)
-    said = next(line for line in capsys.readouterr().out.split("\n") if "streams" in line)
+    said = next(line for line in capsys.readouterr().out.split("\n") if "streamed" in line)
     assert "in windows of 8 images" in said
     assert "each a random sample in random order, in 8KB of memory" in said
 
