@@ -53,7 +53,7 @@ class Work:
         layers: of batch normalization; each tells two vectors forward and two back.
         channels: of such a layer, on average.
         parameters: whose gradients are told.
-        reading: seconds an image of making batches, beside the step.
+        reading: seconds an image of making batches, which goes on beside the step.
     """
 
     compute: float
@@ -61,7 +61,7 @@ class Work:
     layers: int
     channels: float
     parameters: int
-    reading: float = 0.0
+    reading: float
 
     def step(self, workers: int, images: int, link: Link, *, cores: float = math.inf) -> float:
         """Return the seconds of a step with so many images a worker; the cores are shared."""
@@ -83,8 +83,14 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: sorted(row[name] for row in rounds)[len(rounds) // 2] for name in names}
 
 
-def work_of(model: str, rate: float) -> Work:
-    """Return what a step of a registered network is, at so many images a second on a worker."""
+def work_of(model: str, rate: float, faster: float) -> Work:
+    """Return what a step of a registered network is, on a worker that is so much faster than ours.
+
+    Args:
+        model: its name.
+        rate: images a second of a worker here.
+        faster: how many times as fast the worker is.
+    """
     from kclassify import runtime
 
     runtime.prepare()
@@ -100,7 +106,9 @@ def work_of(model: str, rate: float) -> Work:
     extra = (found["synchronized"]["milliseconds"] - found["fused"]["milliseconds"]) / 1000
     channels = sum(layer.output.shape[-1] for layer in norms) / max(1, len(norms))
     parameters = sum(math.prod(one.shape) for one in network.trainable_variables)
-    return Work(1 / rate, numbers * extra / LAYER, len(norms), channels, parameters)
+    seconds = (1 / rate / faster, numbers * extra / LAYER / faster)
+    reading = 1 / read("packed-png")["medians"]["packed"]["training_images_per_second"]
+    return Work(*seconds, len(norms), channels, parameters, reading)
 
 
 def main() -> None:
@@ -110,12 +118,15 @@ def main() -> None:
     )
     parser.add_argument("--model", default="convnet", help="a registered network, at 32x32")
     parser.add_argument("--batch-size", type=int, default=256, help="images of a worker's step")
-    parser.add_argument("--rate", type=float, required=True, help="images a second of one worker")
+    parser.add_argument(
+        "--rate", type=float, required=True, help="images a second of a worker here"
+    )
+    parser.add_argument("--faster", type=float, default=1.0, help="how many times as fast as here")
     parser.add_argument("--hop", type=float, help="microseconds of a hop (as measured)")
     parser.add_argument("--bandwidth", type=float, help="gigabytes a second (as measured)")
     parser.add_argument("--cores", type=float, default=math.inf, help="that all workers share")
     options = parser.parse_args()
-    link, work = Link.measured(), work_of(options.model, options.rate)
+    link, work = Link.measured(), work_of(options.model, options.rate, options.faster)
     if options.hop and options.bandwidth:
         link = Link(options.hop / 1e6, options.bandwidth * 1e9)
     print(f"a hop {1e6 * link.hop:.0f} us, {link.bandwidth / 1e9:.2f} GB/s; {work}")
