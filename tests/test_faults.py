@@ -10,7 +10,7 @@ SCRIPT = Path(__file__).parent.parent / "scripts" / "faults.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("what", ["kill", "signals", "disk", "damage", "two"])
+@pytest.mark.parametrize("what", ["kill", "signals", "disk", "damage", "two", "network"])
 def test_a_training_ends_as_it_should_whatever_happens(what):
     command = [sys.executable, str(SCRIPT), what, "--quick"]
     done = subprocess.run(command, capture_output=True, text=True)
