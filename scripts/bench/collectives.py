@@ -1,8 +1,8 @@
 """What workers on loopback pay for one all-reduce: of a short vector, and of the gradients.
 
-The short vector is what a layer of batch normalization tells, 256 float32 numbers; the long one are
-a million. From both follow the time of a hop of the ring and its bytes a second, by which
-`scripts/scaling.py` says how far a training scales.
+The peer of four workers are two. The short vector is what a layer of batch normalization tells,
+256 float32 numbers; the long one has a million. From both follow the time of a hop of the ring and
+its bytes a second, by which `scripts/scaling.py` says how far a training scales.
 
     python scripts/bench/collectives.py
 """
