@@ -2,8 +2,8 @@
 
 The peer is one process. Several on loopback share every batch of CIFAR-10, in float32. Their losses
 and accuracies, of training and validation, are compared with the peer's after each epoch:
-`..._difference` is the largest. `one-thread` is one process too, with a thread instead of two: what rounding alone
-makes of it. That the workers' weights are equal is checked by `fit` itself.
+`..._difference` is the largest. `one-thread` is one process too, with a thread instead of two: what
+rounding alone makes of it. That the workers' weights are equal is checked by `fit` itself.
 
     python scripts/bench/workers.py --model convnet --batch-size 512
 """
