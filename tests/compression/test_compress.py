@@ -18,7 +18,8 @@ from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import sparsity_of
 from kclassify.compression.techniques import TECHNIQUES
 from kclassify.models.weights import weights_hash
-from kclassify.options import COMPRESSION_OPTIONS, parse
+from kclassify.options import COMPRESSION_OPTIONS
+from kclassify.parsing import parse
 from kclassify.reporting.settings import commands
 from kclassify.reporting.tables import read_tables
 from kclassify.runs import Run

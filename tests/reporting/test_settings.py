@@ -4,7 +4,7 @@ import pytest
 
 from kclassify.cli import VERBS
 from kclassify.config import FitConfig, resolve
-from kclassify.options import parse
+from kclassify.parsing import parse
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import read_tables
 
