@@ -66,10 +66,11 @@ def _gradients(upstream, inputs, scale, mean, variance, epsilon: float):
     count = _count(inputs) * tf.distribute.get_replica_context().num_replicas_in_sync
     slope = scale * tf.square(inverse) * sums[0] / count
     level = scale * inverse * sums[1] / count - slope * mean
-    # Slope times inputs and level, for each channel: the kernel is much quicker at it.
+    # Slope times inputs and level, for each channel: the kernel is much quicker at it. Variance and
+    # epsilon are 1 together; not every version of cuDNN takes an epsilon of 0.
     through, *_ = tf.raw_ops.FusedBatchNormV3(
         x=inputs, scale=slope, offset=level, mean=tf.zeros_like(mean),
-        variance=tf.ones_like(variance), epsilon=0.0, is_training=False,
+        variance=tf.fill(variance.shape, 0.5), epsilon=0.5, is_training=False,
     )  # fmt: skip
     return direct - through, of_scale, of_offset
 
