@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,23 +147,29 @@ def _shards(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
 
 
 def _check_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Compare all the files with their hashes, several at once; the first wrong one is named."""
-    wanted = [(folder / name, sha256) for name, sha256 in files.items()]
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
-        found = pool.map(_wrong, wanted)
-        bar = tqdm(found, "checking", len(wanted), unit="file", delay=1.5, disable=None)
-        wrong = next((reason for reason in bar if reason), None)
-        bar.close()
-        pool.shutdown(cancel_futures=True)
-    if wrong:
+    """Raise `InputError` with the first file that is not what the manifest lists."""
+    with closing(wrong_files(folder, files)) as found:
+        _, reason = next(found, (None, None))
+    if reason:
         raise InputError(
-            f"`data` must have the files that were packed. Received: {wrong}. Copy it again from "
+            f"`data` must have the files that were packed. Received: {reason}. Copy it again from "
             "where it is whole, or pack the images again into another folder."
         )
 
 
-def _wrong(wanted: tuple[Path, str]) -> str | None:
-    path, sha256 = wanted
+def wrong_files(folder: Path, files: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
+    """Yield the names of the files whose hash is another, and what is wrong with each."""
+    pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+    found = pool.map(_wrong, [folder / name for name in files], files.values())
+    bar = tqdm(found, "checking", len(files), unit="file", delay=1.5, disable=None)
+    try:
+        yield from ((name, reason) for name, reason in zip(files, bar, strict=True) if reason)
+    finally:
+        bar.close()
+        pool.shutdown(cancel_futures=True)
+
+
+def _wrong(path: Path, sha256: str) -> str | None:
     if not path.is_file():
         return f"{str(path)!r}, which is missing"
     if file_hash(path) != sha256:

@@ -20,7 +20,15 @@ from tqdm import tqdm
 from kclassify.atomic import file_hash, replacing
 from kclassify.checks import InputError, check_place, make_folder
 from kclassify.config import FitConfig
-from kclassify.data.packed import BEGUN, MANIFEST, files_of, opened, parse_manifest, read_manifest
+from kclassify.data.packed import (
+    BEGUN,
+    MANIFEST,
+    files_of,
+    opened,
+    parse_manifest,
+    read_manifest,
+    wrong_files,
+)
 from kclassify.data.spec import Source
 from kclassify.data.store import CHECK, Store, named, reason
 
@@ -166,28 +174,21 @@ def _folder_of(content: bytes, folder: Path) -> Path:
 
 
 def _missing(folder: Path, files: Mapping[str, str]) -> list[str]:
-    def whole(name: str) -> bool:
-        return (folder / name).is_file() and file_hash(folder / name) == files[name]
-
-    found = _each(whole, list(files), "checking")
-    return [name for name, there in zip(files, found, strict=True) if not there]
+    return [name for name, _ in wrong_files(folder, files)]
 
 
 def _each(
     job: Callable[[str], Any], names: Sequence[str], doing: str, *, quiet: bool | None = None
-) -> list[Any]:
-    """Return what the job makes of each name, several at once; after an error none is begun."""
+) -> None:
+    """Do a job with each name, several at once; after an error none is begun."""
     pool = ThreadPoolExecutor(AT_ONCE)
     bar = tqdm(total=len(names), desc=doing, unit="file", delay=1.5, disable=quiet)
-    found = []
     try:
-        for one in pool.map(job, names):
-            found.append(one)
+        for _ in pool.map(job, names):
             bar.update()
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-    return found
 
 
 @contextmanager
