@@ -1,11 +1,14 @@
 """How several workers do one piece of work: all of them begin and end it, or none."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError, VerificationError
@@ -77,6 +80,19 @@ def in_turn(replicas: Replicas, work: Callable[[], Found]) -> Found:
     for turn in (True, False):
         agreed(replicas, own_turn if replicas.chief == turn else lambda: None)
     return found[0]
+
+
+def check_same_images(replicas: Replicas, ids: np.ndarray) -> None:
+    """Raise `InputError` on all unless they have the images of the chief, in the same order."""
+    everyone = replicas.gather(
+        hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
+    )
+    for index, found in enumerate(everyone):
+        if found != everyone[0]:
+            raise InputError(
+                f"`data` must have the same images for all workers. Received: others for "
+                f"{_name(replicas, index)} than for the chief. Give each the same."
+            )
 
 
 def check_same_weights(hashes: Sequence[str]) -> None:

@@ -143,6 +143,7 @@ TOLD: dict = {}
 def test_the_shares_of_workers_are_put_together_in_the_order_of_the_images(
     tiny_run, monkeypatch, batch_size
 ):
+    TOLD.clear()
     model = keras.saving.load_model(tiny_run.model_file, compile=False)
     examples = tiny_run.source.splits["train"].take(np.arange(37))
     common = {"class_names": ("a", "b", "c"), "batch_size": batch_size, "verbose": False}

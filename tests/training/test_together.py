@@ -13,6 +13,7 @@ from kclassify.training.together import (
     agreed,
     check_alike,
     check_options,
+    check_same_images,
     check_same_weights,
     folder_of,
     in_turn,
@@ -128,6 +129,13 @@ def test_what_the_chief_cannot_do_no_other_tries(second):
     with pytest.raises(InputError, match=r"worker 0 \(a:1\) stopped: `run` must be whole"):
         in_turn(second, lambda: done.append("mine"))
     assert done == []
+
+
+def test_other_images_are_named_by_worker(second):
+    check_same_images(Replicas(("CPU:0",)), np.array(["a", "b"]))
+    CHIEF[0] = "other"
+    with pytest.raises(InputError, match=r"others for worker 1 \(b:2\) than for the chief"):
+        check_same_images(second, np.array(["a", "b"]))
 
 
 def test_other_weights_at_the_end_are_an_error():
