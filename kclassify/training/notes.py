@@ -42,7 +42,10 @@ def description(source: Source, session: Session, path: os.PathLike[str]) -> str
 def _feeding(source: Source, session: Session) -> str:
     """Return where images come from, as their size decides, and where the batches go."""
     images = source.splits["train"].images
-    ahead = f"; uint8 batches, {AHEAD} ahead on {session.device}"
+    service = session.config.data_service
+    made = f" that {service} makes" if service else ""
+    device = session.device if session.replicas.count == 1 else "each device"
+    ahead = f"; uint8 batches{made}, {AHEAD} ahead on {device}"
     if isinstance(images, FileImages):
         return f"{len(images):,} files, decoded as they are used{ahead}"
     if not isinstance(images, PackedImages):
