@@ -18,3 +18,5 @@ def test_a_training_ends_as_it_should_whatever_happens(what):
     print(*counts)
     assert done.returncode == 0, done.stdout + done.stderr
     assert counts
+    if "0 of 0" in counts[0]:
+        pytest.skip(counts[0])
