@@ -30,7 +30,7 @@ from kclassify.training.time_budget import Plan  # noqa: E402
 RESUME = ("auto", "never", "must")
 # Several workers ask each other after so many steps whether to stop or to save.
 STEPS_BETWEEN_QUESTIONS = 10
-# What neither the weights nor the history depend on.
+# What neither the weights nor the history depend on; of a data service with one worker.
 FREE_FIELDS = ("data_dir", "data_service", "checkpoint_every", "tensorboard")
 FREE_FACTS = ("kclassify", "reference", "config")
 

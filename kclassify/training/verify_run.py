@@ -65,8 +65,7 @@ def verify_run(run: Run | str | os.PathLike[str], *, data: Any = None) -> Verifi
         True
     """
     run = Run.open(run)
-    # The batches are the same wherever they are made.
-    config = FitConfig.from_json(run.config["config"]).replace(data_service=None)
+    config = FitConfig.from_json(run.config["config"])
     _check_repeatable(run, config)
     source = _source(run, data, config)
     recorded = read_json(run.first_steps_file, {"steps": int, "weights_sha256": str})
@@ -93,13 +92,15 @@ def _check_repeatable(run: Run, config: FitConfig) -> None:
         reason = "which came of another, as its report says"
     elif "workers" in run.config:
         reason = f"which {run.config['workers']} workers trained together, to other last bits"
+    elif config.data_service is not None:
+        reason = "whose batches a tf.data service made, of several workers in no order of its own"
     elif config.time_budget is not None:
         reason = "whose steps followed from a time budget, and so from the clock"
     else:
         return
     raise InputError(
         f"`run` must be one that can be trained again as it was. Received: {str(run)!r}, {reason}. "
-        "Give `fit` a new folder and no time budget."
+        "Give `fit` a new folder, and neither a time budget nor a data service."
     )
 
 

@@ -49,10 +49,17 @@ def test_what_cannot_be_trained_again_is_refused(copy):
         kclassify.verify_run(copy)
 
 
-def test_a_run_by_the_clock_is_refused(copy):
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        ("time_budget", "10m", "from the clock"),
+        ("data_service", "grpc://there:5050", "whose batches a tf.data service made"),
+    ],
+)
+def test_a_run_that_something_else_decided_is_refused(copy, field, value, reason):
     config = json.loads((copy / "config.json").read_text())
-    changed(copy / "config.json", config={**config["config"], "time_budget": "10m"})
-    with pytest.raises(InputError, match="from the clock"):
+    changed(copy / "config.json", config={**config["config"], field: value})
+    with pytest.raises(InputError, match=reason):
         kclassify.verify_run(copy)
 
 
