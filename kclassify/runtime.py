@@ -248,13 +248,23 @@ def resolve_devices(devices: str | int | Sequence[str]) -> tuple[str, ...]:
     if isinstance(devices, str):
         devices = devices.split(",") if devices != "all" else max(1, len(gpus))
     if not isinstance(devices, int):
-        return tuple(resolve_device(name) for name in devices)
+        return _each_once(devices)
     if devices > max(1, len(gpus)):
         raise InputError(
             f"`devices` must be at most the number of GPUs here, {len(gpus)}. "
             f"Received: devices={devices}. TensorFlow sees {found}."
         )
     return tuple(gpus[:devices]) or ("CPU:0",)
+
+
+def _each_once(devices: Sequence[str]) -> tuple[str, ...]:
+    names = tuple(resolve_device(name) for name in devices)
+    if len(set(names)) < len(names):
+        raise InputError(
+            f"`devices` must name each device once. Received: devices={list(devices)!r}, which "
+            f"are {', '.join(names)}. With one device, give `device`."
+        )
+    return names
 
 
 def _started_devices() -> list[str]:

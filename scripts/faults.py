@@ -632,10 +632,10 @@ def arrays() -> dict[str, np.ndarray]:
 
 # Name: the function, and how much of it in the short and in the full form.
 TRIALS = {
-    "kill": (kill, {"trials": 4}, {"trials": 60}),
+    "kill": (kill, {"trials": 2}, {"trials": 60}),
     "signals": (signals, {"trials": 2}, {"trials": 20}),
     "disk": (disk, {"points": 2}, {"points": DISK_POINTS}),
-    "damage": (damage, {"truncations": 1, "flips": 20},
+    "damage": (damage, {"truncations": 1, "flips": 8},
                {"truncations": TRUNCATIONS, "flips": FLIPS}),
     "two": (two, {"trials": 1}, {"trials": 20}),
     "search": (search, {"trials": 2}, {"trials": 20}),
@@ -652,12 +652,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=[*TRIALS, "all"])
+    parser.add_argument("what", nargs="+", choices=[*TRIALS, "all"])
     parser.add_argument("--quick", action="store_true", help="a few trials of each")
     parser.add_argument("--trials", type=int, help="of all but disk and damage")
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     options = parser.parse_args()
-    names = list(TRIALS) if options.what == "all" else [options.what]
+    names = list(TRIALS) if "all" in options.what else options.what
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.seed)
         if not set(names) <= {"damage", "search", "workers", "network"}:

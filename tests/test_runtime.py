@@ -72,6 +72,9 @@ def test_more_gpus_than_there_are_and_names_that_are_none_are_refused(monkeypatc
         runtime.resolve_devices(2)
     with pytest.raises(InputError, match=r"'GPU:0'.*device='gpu:7'"):
         runtime.resolve_devices("gpu:0,gpu:7")
+    for twice in ("gpu:0,gpu:0", ("gpu", "gpu:0")):
+        with pytest.raises(InputError, match=r"name each device once.*are GPU:0, GPU:0"):
+            runtime.resolve_devices(twice)
 
 
 def test_threads_are_set_before_the_first_operation_and_not_after():

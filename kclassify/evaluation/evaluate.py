@@ -42,7 +42,7 @@ from kclassify.models.temperature import as_evaluated  # noqa: E402
 from kclassify.models.test_time import VIEWS  # noqa: E402
 from kclassify.training.cluster import find_cluster  # noqa: E402
 from kclassify.training.replicas import joined  # noqa: E402
-from kclassify.training.together import check_same_images, in_turn  # noqa: E402
+from kclassify.training.together import check_same_work, hash_of_ids, in_turn  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,11 @@ def evaluate(
             replicas, partial(_ready, run, split=split, data=data, tta=tta, asked=asked,
                               verbose=verbose and replicas.chief)
         )  # fmt: skip
-        check_same_images(replicas, examples.ids)
+        check_same_work(
+            replicas,
+            {"run": run.summary["weights_sha256"], "data": hash_of_ids(examples.ids),
+             "batch_size": batch_size, "tta": tta},
+        )  # fmt: skip
         predictions = predict(
             as_evaluated(run, network, tta=tta),
             examples,

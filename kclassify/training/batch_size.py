@@ -15,6 +15,7 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.training.replicas import of_this_process  # noqa: E402
 from kclassify.training.scaling import for_few_images, scaled_to, without_auto  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
@@ -85,11 +86,12 @@ def check_batch_fits(session: Session) -> None:
     Memory of accelerators is not looked at: there TensorFlow says so itself.
     """
     available, batch_size = available_memory(), session.config.batch_size
-    one = bytes_per_image(session)
+    # Of several workers each has its share of the batch.
+    one = bytes_per_image(session) / session.replicas.workers
     if available is None or session.device != "CPU:0" or one * batch_size <= available:
         return
     raise InputError(
-        f"`batch_size` must be at most {available // one:,} for this network and the "
+        f"`batch_size` must be at most {int(available / one):,} for this network and the "
         f"{available / 2**30:.1f} GB of memory that are free. Received: batch_size={batch_size}. "
         'Lower it, or take "auto".'
     )
@@ -98,19 +100,20 @@ def check_batch_fits(session: Session) -> None:
 def largest_batch(source: Source, config: FitConfig, *, given: Collection[str]) -> FitConfig:
     """Return `config` with the largest batch size that memory allows, and its rate scaled to it.
 
-    It is a power of two and leaves at least 50 steps an epoch. A step is tried, and halved while
-    it runs out of memory.
+    It is a power of two for each device and leaves at least 50 steps an epoch. A step is tried,
+    and halved while it runs out of memory.
     """
-    session = build_session(source, config)
+    session = build_session(source, config.replace(devices=None))
+    count = of_this_process(config).count
     one, available = bytes_per_image(session), available_memory() or 2**32
     most = min(len(source.splits["train"]) // FEWEST_STEPS, SHARE_OF_MEMORY * available / one)
-    batch_size = 2 ** int(math.log2(max(1, most)))
+    batch_size = count * 2 ** int(math.log2(max(1, most / count)))
     while True:
         scaled = scaled_to(config, batch_size, given=given)
         try:
             measure_pace(build_session(source, scaled), source, seconds=0)
         except tf.errors.ResourceExhaustedError:
-            if batch_size == 1:
+            if batch_size == count:
                 raise
             batch_size //= 2
         else:

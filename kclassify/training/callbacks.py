@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from kclassify import runtime
+from kclassify.checks import InputError
 from kclassify.models.weights import weights_hash
 from kclassify.runs import Run
 
@@ -22,6 +24,26 @@ from kclassify.training.schedules import WarmUpThenShape  # noqa: E402
 
 SECONDS_BETWEEN_LOOKS = 0.5
 FIRST_STEPS = 5
+# Keras refuses them where the rate follows a schedule, some only after many epochs.
+SETTING_THE_RATE = (keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau)
+
+
+def check_callbacks(callbacks: object) -> None:
+    """Raise `InputError` unless they are callbacks of Keras that go with a schedule."""
+    if not isinstance(callbacks, Sequence) or not all(
+        isinstance(one, keras.callbacks.Callback) for one in callbacks
+    ):
+        raise InputError(
+            "`callbacks` must be a list of instances of keras.callbacks.Callback. "
+            f"Received: callbacks={callbacks!r}."
+        )
+    for one in callbacks:
+        if isinstance(one, SETTING_THE_RATE):
+            raise InputError(
+                "`callbacks` must leave the learning rate to `schedule`. "
+                f"Received: {type(one).__name__}. Leave it out, and choose a schedule such as "
+                "'step' or 'cosine'."
+            )
 
 
 class Progress(keras.callbacks.Callback):

@@ -25,13 +25,18 @@ def finish(run: Run, session: Session, best: BestWeights, nan: StopOnNaN) -> Non
         # What is finished is not gone on with; of several workers the chief alone has any.
         shutil.rmtree(run.checkpoints_dir, ignore_errors=not session.replicas.chief)
     if nan.step is not None:
-        kept = f"The weights of epoch {best.best_epoch} are kept in {str(run)!r}. "
         raise DivergedError(
             f"`learning_rate` must keep the loss finite. Received: {session.config.learning_rate}, "
             f"and the loss was NaN or infinite by step {nan.step}. "
-            f"{kept if best.best_epoch else 'No epoch had ended, so there is no model. '}"
+            f"{_kept(run, best) if session.replicas.chief else ''}"
             "Try a tenth of the learning rate, or gradient_clip=1.0."
         )
+
+
+def _kept(run: Run, best: BestWeights) -> str:
+    if best.best_epoch is None:
+        return "No epoch had ended, so there is no model. "
+    return f"The weights of epoch {best.best_epoch} are kept in {str(run)!r}. "
 
 
 def _save(run: Run, session: Session, best: BestWeights, *, stopped: str | None) -> None:

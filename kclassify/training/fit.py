@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +28,10 @@ from kclassify.training.batch_size import (  # noqa: E402
     before_loading,
     check_batch_fits,
 )
+from kclassify.training.callbacks import check_callbacks  # noqa: E402
 from kclassify.training.place import Place, taken_place, train_in  # noqa: E402
 from kclassify.training.replicas import Replicas, joined  # noqa: E402
-from kclassify.training.resume import RESUME, Past, as_chosen  # noqa: E402
+from kclassify.training.resume import RESUME, as_chosen  # noqa: E402
 from kclassify.training.scaling import without_auto  # noqa: E402
 from kclassify.training.session import build_session  # noqa: E402
 from kclassify.training.time_budget import largest_preset  # noqa: E402
@@ -83,8 +85,9 @@ def fit(
         run_dir: where to write, and where to go on. By default a new folder in ``saved_models/``.
         resume: ``"auto"`` goes on with what `run_dir` holds, or begins; ``"never"`` refuses a
             folder that holds a run, ``"must"`` one that does not.
-        callbacks: Keras callbacks of your own, called after kclassify's. One that has a mapping
-            `state`, of JSON types and arrays, is given it back when a fit goes on.
+        callbacks: Keras callbacks of your own, called after kclassify's; the learning rate is
+            `schedule`'s. One that has a mapping `state`, of JSON types and arrays, is given it
+            back when a fit goes on.
         verbose: show what is done, and a progress bar with the time that is left.
         cluster: the addresses ``host:port`` of several processes that train together, in the same
             order for each, or ``"slurm"``; by default what ``TF_CONFIG`` says. Each calls `fit`
@@ -114,6 +117,7 @@ def fit(
     """
     began = time.perf_counter()
     check_choice("resume", resume, RESUME)
+    check_callbacks(callbacks)
     if resume == "must" and run_dir is None:
         raise InputError(
             "`run_dir` must be given with resume='must', which goes on with what it holds. "
@@ -134,8 +138,10 @@ def fit(
     with (
         replicas.watched(f"the same command on all workers goes on with {path}"),
         folder_of(replicas, path) as folder,
-        taken_place(folder, again=again, resume=how, began=began, verbose=shown) as place,
+        ExitStack() as held,
     ):
+        taken = taken_place(folder, again=again, resume=how, began=began, verbose=shown)
+        place = agreed(replicas, partial(held.enter_context, taken))
         source = _train(place, path, replicas, partial(_settle, data, preset, config), callbacks)
     return Run(path, source)
 
@@ -148,44 +154,41 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> Source:
     """Train in the place, unless its run is finished; of several workers, all or none."""
-    settled: list[Settled] = []
 
-    def prepare() -> dict[str, Any]:
-        settled.append(settle(place))
-        manifest, checkpoint = settled[0].facts, place.past.checkpoint
-        if replicas.cluster or "workers" in place.past.manifest:
-            # The last bits of the weights depend on it.
-            manifest = manifest | {"workers": replicas.workers}
-        return {
-            "manifest": manifest,
-            "versions": runtime.environment()["packages"],
-            "finished": place.finished(manifest),
-            "step": checkpoint.step if checkpoint else None,
-        }
+    def prepare() -> tuple[Settled, dict[str, Any]]:
+        settled = settle(place)
+        return settled, _told(settled.facts, place, replicas)
 
-    everyone = agreed(replicas, prepare)
+    settled, own = agreed(replicas, prepare)
+    everyone = replicas.gather(own)
     check_alike(replicas, everyone)
-    chief, source = everyone[0], settled[0].source
-    if chief["finished"]:
-        return source
-    pasts: list[Past] = []
-
-    def look_back() -> None:
-        pasts.append(past_of_chief(place, path, chief["step"], replicas))
-
-    agreed(replicas, look_back)
-    session = build_session(source, settled[0].config, replicas=replicas)
-    check_batch_fits(session)
+    if everyone[0]["finished"]:
+        return settled.source
+    step = everyone[0]["step"]
+    past = agreed(replicas, partial(past_of_chief, place, path, step, replicas))
+    session = build_session(settled.source, settled.config, replicas=replicas)
+    agreed(replicas, partial(check_batch_fits, session))
     train_in(
-        replace(place, past=pasts[0]),
-        source,
-        session,
-        facts=everyone[replicas.worker]["manifest"],
-        callbacks=callbacks,
-    )
+        replace(place, past=past), settled.source, session,
+        facts=own["manifest"], callbacks=callbacks,
+    )  # fmt: skip
     # It also waits until the chief has written all.
     check_same_weights(replicas.gather(place.run.summary["weights_sha256"]))
-    return source
+    return settled.source
+
+
+def _told(facts: dict[str, Any], place: Place, replicas: Replicas) -> dict[str, Any]:
+    """Return what a worker tells the others before they train."""
+    if replicas.cluster or "workers" in place.past.manifest:
+        # The last bits of the weights depend on it.
+        facts = facts | {"workers": replicas.workers}
+    checkpoint = place.past.checkpoint
+    return {
+        "manifest": facts,
+        "versions": runtime.environment()["packages"],
+        "finished": place.finished(facts),
+        "step": checkpoint.step if checkpoint else None,
+    }
 
 
 def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> str:

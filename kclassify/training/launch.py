@@ -18,6 +18,7 @@ from kclassify.training.cluster import VARIABLE, Cluster
 SECONDS_TO_END, _BETWEEN = 60.0, 0.2
 
 
+GPUS = "CUDA_VISIBLE_DEVICES"
 # What several processes can do together.
 VERBS = ("fit", "evaluate")
 
@@ -26,7 +27,8 @@ def launch(command: Sequence[str], *, workers: int) -> int:
     """Run `kclassify fit` or `evaluate` in several processes of this machine, which work together.
 
     The first shows what it does; the others speak on errors only. Each gets its part of the
-    physical cores, unless `TF_NUM_INTRAOP_THREADS` says how many threads.
+    physical cores, unless `TF_NUM_INTRAOP_THREADS` says how many threads, and of the GPUs that
+    `CUDA_VISIBLE_DEVICES` names; where it names none, all work on the CPU.
 
     Args:
         command: the words after `kclassify`; those of `fit` have a ``--run-dir`` among them.
@@ -56,7 +58,7 @@ def launch(command: Sequence[str], *, workers: int) -> int:
         # The terminal has told Ctrl-C to all of them; SIGTERM has come to this process alone.
         for process in started * isinstance(stop, SystemExit):
             process.terminate()
-        _first_bad(started, until=time.monotonic() + SECONDS_TO_END)
+        _first_bad(started)
         raise
     finally:
         for process in started:
@@ -86,16 +88,25 @@ def _on_a_cluster(command: Sequence[str], workers: int) -> str:
 
 def _start(command: Sequence[str], cluster: Cluster) -> subprocess.Popen:
     own = max(1, runtime.physical_cores() // len(cluster.workers))
-    variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config}
+    variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config, GPUS: _gpus(cluster)}
     shown = None if cluster.index == 0 else subprocess.DEVNULL
     return subprocess.Popen(
         [sys.executable, "-m", "kclassify", *command], env=variables, stdout=shown
     )
 
 
-def _first_bad(started: Sequence[subprocess.Popen], *, until: float = math.inf) -> int:
+def _gpus(cluster: Cluster) -> str:
+    """Return which GPUs a worker sees: its share of those that are named, or none.
+
+    Two of them cannot have the same, and to count them here would take their memory.
+    """
+    named = [name for name in os.environ.get(GPUS, "").split(",") if name]
+    return ",".join(named[cluster.index :: len(cluster.workers)]) or "-1"
+
+
+def _first_bad(started: Sequence[subprocess.Popen]) -> int:
     """Wait until all have ended, the others not for long once one has failed."""
-    code = 0
+    code, until = 0, math.inf
     while any(process.poll() is None for process in started) and time.monotonic() < until:
         time.sleep(_BETWEEN)
         failed = [process.returncode for process in started if process.poll()]

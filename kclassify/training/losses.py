@@ -95,7 +95,7 @@ def class_weights(
         if name not in class_names:
             raise InputError(
                 f"`class_weights` must name classes of the data, {list(class_names)}. "
-                f"Received: {name!r}.{nearest(name, class_names)}"
+                f"Received: {name!r}.{nearest(str(name), class_names)}"
             )
         if not isinstance(weight, int | float) or not 0 <= weight < math.inf:
             raise InputError(

@@ -139,7 +139,9 @@ def train_in(
     place.tell(notes(source, plan, past), end="")
     place.begin(facts, source)
     shown = [Progress(session.schedule, done=_steps_done(past))] if place.verbose else []
-    with giving_way(f"{run} is saved; {place.again} goes on from there"):
+    # Of several workers the chief alone has saved anything.
+    saved = f"{run} is saved; " if session.replicas.chief else ""
+    with giving_way(f"{saved}{place.again} goes on from there"):
         best = train(
             run, source, session, plan, past,
             facts=facts, callbacks=[*shown, *callbacks, *deadline],

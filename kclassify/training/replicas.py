@@ -20,15 +20,10 @@ from kclassify.training.roll_call import await_workers, missing_workers
 runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
-from tensorflow.python.distribute.collective_all_reduce_strategy import (  # noqa: E402
-    CollectiveAllReduceExtended,
-)
 
 from kclassify.data.pipeline import to_device  # noqa: E402
 from kclassify.training.keras_workers import mended  # noqa: E402
 
-# Seconds between two looks at the others, and how long one may take.
-_LOOK, _LOOK_TIMEOUT = 5, 5
 # What TensorFlow raises when another worker is gone, as one or the other notices it first.
 _LOST = (
     tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError,
@@ -197,11 +192,14 @@ def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
     """
     if cluster is None:
         return of_this_process(config)
-    if config.devices is not None:
-        raise InputError(
-            "`devices` must be left out with several workers, each of which takes all its GPUs, "
-            f"or its CPU. Received: devices={config.devices!r}."
-        )
+    for name in ("device", "devices"):
+        value = getattr(config, name)
+        if value not in (None, "auto"):
+            raise InputError(
+                f"`{name}` must be left out with several workers, each of which takes all the "
+                f"GPUs that it sees, or its CPU. Received: {name}={value!r}. Set "
+                "CUDA_VISIBLE_DEVICES for each."
+            )
     strategy = _among_workers(cluster)
     local = strategy.extended.worker_devices
     names = tuple(":".join(name.split(":")[-2:]) for name in local)
@@ -216,7 +214,4 @@ def _among_workers(cluster: Cluster) -> tf.distribute.Strategy:
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker", task_id=cluster.index, rpc_layer="grpc",
     )  # fmt: skip
-    # By default TensorFlow looks every 30 seconds, three times for 10 seconds each.
-    CollectiveAllReduceExtended._check_health_interval = _LOOK
-    CollectiveAllReduceExtended._check_health_timeout = _LOOK_TIMEOUT
     return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)

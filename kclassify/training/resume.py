@@ -82,11 +82,11 @@ def past_of(run: Run, *, resume: str) -> Past:
 
 def as_chosen(past: Past, preset: str, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return preset and options with what "auto" was found to be when the run was begun."""
-    if past.checkpoint is None:
+    if not past.manifest:
         return preset, options
     if options.get("batch_size") == "auto":
-        names = ["batch_size", "learning_rate"]
-        names += [] if options.get("time_budget") else ["epochs"]
+        follow = ("learning_rate",) if options.get("time_budget") else ("learning_rate", "epochs")
+        names = ["batch_size", *(name for name in follow if name not in options)]
         options = {**options, **{name: past.manifest["config"][name] for name in names}}
     return past.manifest["preset"] if preset == "auto" else preset, options
 

@@ -157,10 +157,11 @@ def build_session(
 def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None:
     count, held_out = replicas.count, len(source.splits["validation"])
     if config.batch_size % count:
+        below = config.batch_size // count * count
+        near = [size for size in (below, below + count) if size]
         raise InputError(
             f"`batch_size` must be a multiple of the {count} devices that share it. "
-            f"Received: batch_size={config.batch_size}. Take {config.batch_size // count * count} "
-            f"or {(config.batch_size // count + 1) * count}."
+            f"Received: batch_size={config.batch_size}. Take {' or '.join(map(str, near))}."
         )
     if held_out < count:
         raise InputError(

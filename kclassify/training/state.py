@@ -4,7 +4,7 @@ Keras's files hold neither the seeds of random layers nor what callbacks have co
 that goes on from them is another training.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,6 @@ Arrays = dict[str, np.ndarray]
 # What Keras's own callbacks have counted; any other callback may offer a mapping `state`.
 KERAS_STATE: dict[type, tuple[str, ...]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch", "best_weights"),
-    keras.callbacks.ReduceLROnPlateau: ("best", "wait", "cooldown_counter"),
     keras.callbacks.ModelCheckpoint: ("best",),
     keras.callbacks.SwapEMAWeights: ("_ema_weights_in_model",),
 }
@@ -98,7 +97,11 @@ def set_callback_states(
 
 
 def _with_state(callbacks: Iterable[Any]) -> Iterable[Any]:
-    return (c for c in callbacks if hasattr(c, "state") or isinstance(c, tuple(KERAS_STATE)))
+    return (c for c in callbacks if _has_state(c) or isinstance(c, tuple(KERAS_STATE)))
+
+
+def _has_state(callback: Any) -> bool:
+    return isinstance(getattr(callback, "state", None), Mapping)
 
 
 def _names(callback: Any) -> tuple[str, ...]:
@@ -106,14 +109,14 @@ def _names(callback: Any) -> tuple[str, ...]:
 
 
 def _state(callback: Any) -> dict[str, Any]:
-    if hasattr(callback, "state"):
+    if _has_state(callback):
         return dict(callback.state)
     # Some are set when training begins.
     return {name: getattr(callback, name, None) for name in _names(callback)}
 
 
 def _set_state(callback: Any, state: dict[str, Any]) -> None:
-    if hasattr(callback, "state"):
+    if _has_state(callback):
         callback.state = state
         return
     for name, value in state.items():

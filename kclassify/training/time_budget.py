@@ -173,13 +173,14 @@ def measure_pace(session: Session, source: Source, *, seconds: float) -> tuple[f
 
 def _measure_step(session: Session, source: Source, scale: float, *, seconds: float) -> float:
     stopwatch = Stopwatch(seconds)
-    session.model.fit(
-        train_batches(session, source, epochs=1, scales=(scale,)),
-        steps_per_epoch=session.steps,
-        shuffle=False,
-        callbacks=[stopwatch],
-        verbose=0,
-    )
+    with session.replicas.scope():
+        session.model.fit(
+            train_batches(session, source, epochs=1, scales=(scale,)),
+            steps_per_epoch=session.steps,
+            shuffle=False,
+            callbacks=[stopwatch],
+            verbose=0,
+        )
     return stopwatch.step_seconds
 
 

@@ -51,48 +51,48 @@ def folder_of(replicas: Replicas, path: os.PathLike[str]) -> Iterator[Path]:
         yield Path(path)
         return
     with tempfile.TemporaryDirectory(prefix="kclassify-worker-") as folder:
-        yield Path(folder) / Path(path).name
+        yield Path(folder) / "run"
 
 
-def agreed(replicas: Replicas, prepare: Callable[[], Any]) -> list[Any]:
-    """Return what `prepare` returns on each worker, or raise on all what it raises on one."""
+def agreed(replicas: Replicas, work: Callable[[], Found]) -> Found:
+    """Return what `work` returns here, or raise on all workers what it raises on one."""
+    found: list[Found] = []
+    refusal = None
     try:
-        told: dict[str, Any] = {"facts": prepare()}
+        found.append(work())
     except InputError as error:
         if replicas.workers == 1:
             raise
-        told = {"error": str(error)}
-    everyone = replicas.gather(told)
-    for index, one in enumerate(everyone):
-        if "error" in one:
+        refusal = str(error)
+    for index, said in enumerate(replicas.gather(refusal)):
+        if said is not None:
             whose = "" if index == replicas.worker else f"{_name(replicas, index)} stopped: "
-            raise InputError(f"{whose}{one['error']}")
-    return [one["facts"] for one in everyone]
+            raise InputError(f"{whose}{said}")
+    return found[0]
 
 
 def in_turn(replicas: Replicas, work: Callable[[], Found]) -> Found:
     """Return what `work` returns here; the chief does it first, and the others read its files."""
-    found: list[Found] = []
-
-    def own_turn() -> None:
-        found.append(work())
-
-    for turn in (True, False):
-        agreed(replicas, own_turn if replicas.chief == turn else lambda: None)
-    return found[0]
+    first = agreed(replicas, lambda: [work()] if replicas.chief else [])
+    second = agreed(replicas, lambda: [] if replicas.chief else [work()])
+    return [*first, *second][0]
 
 
-def check_same_images(replicas: Replicas, ids: np.ndarray) -> None:
-    """Raise `InputError` on all unless they have the images of the chief, in the same order."""
-    everyone = replicas.gather(
-        hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
-    )
+def check_same_work(replicas: Replicas, told: Mapping[str, Any]) -> None:
+    """Raise `InputError` on all unless each tells the same as the chief, of arguments by name."""
+    everyone = replicas.gather(dict(told))
     for index, found in enumerate(everyone):
-        if found != everyone[0]:
-            raise InputError(
-                f"`data` must have the same images for all workers. Received: others for "
-                f"{_name(replicas, index)} than for the chief. Give each the same."
-            )
+        for name in told:
+            if found[name] != everyone[0][name]:
+                raise InputError(
+                    f"`{name}` must be the same for all workers. Received: another for "
+                    f"{_name(replicas, index)} than for the chief. Give each the same."
+                )
+
+
+def hash_of_ids(ids: np.ndarray) -> str:
+    """Return what tells images in their order from others, by their names."""
+    return hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_same_weights(hashes: Sequence[str]) -> None:

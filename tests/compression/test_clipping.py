@@ -1,3 +1,6 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -7,6 +10,7 @@ from kclassify.compression.clipping import check_shares, choose_share, clipped, 
 from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import kernels
 from kclassify.models.registry import build_model
+from kclassify.runs import Run
 
 
 def network():
@@ -47,8 +51,9 @@ def test_the_share_that_is_best_in_8_bits_is_chosen_among_those_that_keep_the_ac
 
 
 def test_the_run_has_the_sweep(tiny_run, no_measuring):
+    parent = Run(Path(shutil.copytree(tiny_run.path, "parent")), tiny_run.source)
     run = kclassify.compress(
-        tiny_run, technique="clip", shares=[0.9], run_dir="clipped", verbose=False
+        parent, technique="clip", shares=[0.9], run_dir="clipped", verbose=False
     ).run
     header = run.table_file("clip").read_text().splitlines()[0]
     assert header == "share,largest,accuracy,accuracy_int8,accuracy_noise"

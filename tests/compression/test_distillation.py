@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -184,10 +186,11 @@ def test_features_need_one_last_layer(source, tmp_path):
         around_student(training_form(network()), teacher=both, lesson=Lesson(match="features"))
 
 
-def test_compress_distills_into_another_network(tiny_arrays, tiny_options, tiny_run):
+def test_compress_distills_into_another_network(tiny_arrays, tiny_run, no_measuring):
+    parent = shutil.copytree(tiny_run.path, "parent")
     found = kclassify.compress(
-        tiny_run, technique="distill", filters=2, epochs=1, data=tiny_arrays, run_dir="small",
+        parent, technique="distill", filters=2, epochs=1, data=tiny_arrays, run_dir="small",
         verbose=False,
     )  # fmt: skip
     assert found.run.summary["parameters"] < tiny_run.summary["parameters"]
-    assert found.run.config["compression"]["teacher"] == [str(tiny_run)]
+    assert found.run.config["compression"]["teacher"] == [str(parent)]

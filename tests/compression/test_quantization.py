@@ -127,14 +127,11 @@ def test_the_layer_that_loses_most_comes_first(model, images):
 
 
 @pytest.fixture(scope="module")
-def quantized(tmp_path_factory, tiny_arrays, tiny_options):
+def quantized(tmp_path_factory, tiny_arrays, tiny_options, no_measuring):
     pytest.importorskip("ai_edge_litert")
     path = tmp_path_factory.mktemp("runs")
     parent = kclassify.fit(tiny_arrays, run_dir=path / "parent", **{**tiny_options, "epochs": 3})
-    with pytest.MonkeyPatch.context() as patch:
-        rows = [{"p50_ms": 1.0, "p95_ms": 2.0, "images_per_second": 100.0}] * 2
-        patch.setattr("kclassify.compression.measuring.measure_in_child", lambda *_: {"rows": rows})
-        return kclassify.compress(parent, technique="quantize", verbose=False).run
+    return kclassify.compress(parent, technique="quantize", verbose=False).run
 
 
 def test_a_quantized_run_serves_the_file_that_was_evaluated(quantized, tiny_arrays):

@@ -1,4 +1,6 @@
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,19 @@ from kclassify.search.shared_data import laid_down, pick_up
 SMALL = {"memory_budget": "4KB", "batch_size": 4}
 
 
+@pytest.fixture(scope="module")
+def whole(tiny_arrays, tmp_path_factory):
+    """Sixty 8x8 images in files of four; do not write into them."""
+    out = tmp_path_factory.mktemp("whole") / "packed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shards, "SHARD_BYTES", 4 * (192 + shards.OVERHEAD))
+        return kclassify.pack(tiny_arrays, out, verbose=False).path
+
+
 @pytest.fixture
-def packed(tiny_arrays, monkeypatch):
-    """Sixty 8x8 images in files of four."""
-    monkeypatch.setattr(shards, "SHARD_BYTES", 4 * (192 + shards.OVERHEAD))
-    return kclassify.pack(tiny_arrays, "packed", verbose=False).path
+def packed(whole):
+    """A copy of them."""
+    return Path(shutil.copytree(whole, "packed"))
 
 
 def prepared(data, **config):

@@ -1,5 +1,3 @@
-import shutil
-
 import pandas as pd
 import pytest
 
@@ -7,14 +5,6 @@ import kclassify
 from kclassify.checks import InputError
 from kclassify.evaluation import features, subject
 from kclassify.evaluation.analyze import ANALYSES, USUAL, analyze
-from kclassify.runs import Run
-
-
-@pytest.fixture
-def run(tiny_run, tiny_arrays, tmp_path):
-    shutil.copytree(tiny_run.path, tmp_path / "run")
-    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run", tiny_run.source)
 
 
 def counted(monkeypatch, module, name):

@@ -5,18 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import kclassify
 from kclassify.checks import InputError
 from kclassify.evaluation.explanation import explain, overlay
 from kclassify.evaluation.predictions import read_predictions
 from kclassify.runs import Run
-
-
-@pytest.fixture
-def run(tiny_run, tiny_arrays, tmp_path):
-    shutil.copytree(tiny_run.path, tmp_path / "run")
-    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run")
 
 
 def test_the_worst_errors_are_explained_and_written(run, tiny_arrays):

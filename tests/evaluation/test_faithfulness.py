@@ -129,7 +129,7 @@ def all_layers(model):
 @pytest.mark.slow
 @pytest.mark.realdata
 @pytest.mark.parametrize("name", MODELS)
-def test_maps_of_a_trained_network_pass_and_those_of_a_shuffled_one_are_flagged(name):
+def test_maps_of_a_trained_network_pass_and_those_of_a_shuffled_one_are_flagged(name, monkeypatch):
     count = SEEN.get(name, 4000)
     images, labels = cifar10(count + 64)
     keras.utils.set_random_seed(0)
@@ -142,6 +142,8 @@ def test_maps_of_a_trained_network_pass_and_those_of_a_shuffled_one_are_flagged(
     model.fit(images[:count], labels[:count], batch_size=50, epochs=6, verbose=0)
     shown = images[count:]
     said = np.asarray(model(shown, training=False)).argmax(axis=1)
+    others = room._unlearned(model, shown, said, "grad_cam")
+    monkeypatch.setattr(room, "_unlearned", lambda *_: others)
     assert not check_method(model, shown, said, "grad_cam").flagged
     # Of shuffled networks one in twenty passes, by the level of the test: three of five in one
     # of 860 runs.

@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -13,13 +12,6 @@ from kclassify.evaluation.features import class_distances, feature_model, first_
 from kclassify.evaluation.subject import open_subject
 from kclassify.models.registry import build_model
 from kclassify.runs import Run
-
-
-@pytest.fixture
-def run(tiny_run, tiny_arrays, tmp_path):
-    shutil.copytree(tiny_run.path, tmp_path / "run")
-    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run", tiny_run.source)
 
 
 def test_everything_is_found_and_written(run, tiny_arrays):

@@ -1,3 +1,5 @@
+from functools import cache
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -84,8 +86,18 @@ def coverage(name, *, images, draws):
     return held / draws
 
 
+@cache
+def drawn_once(strata, draws, seed):
+    return list(drawn_times(np.frombuffer(strata, int), draws=draws, seed=seed))
+
+
 def intervals_of(name, labels, probabilities):
     with pytest.MonkeyPatch.context() as patch:
+        # Of the same classes and seed the same images are drawn, which takes most of the time.
+        patch.setattr(
+            "kclassify.evaluation.intervals.drawn_times",
+            lambda strata, *, draws, seed: drawn_once(strata.astype(int).tobytes(), draws, seed),
+        )
         patch.setattr(
             "kclassify.evaluation.intervals.metrics_of", lambda classes: {name: METRICS[name]}
         )

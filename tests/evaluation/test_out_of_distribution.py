@@ -1,5 +1,4 @@
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -16,14 +15,6 @@ from kclassify.evaluation.out_of_distribution import (
     neighbour_of,
     out_of_distribution,
 )
-from kclassify.runs import Run
-
-
-@pytest.fixture
-def run(tiny_run, tiny_arrays, tmp_path):
-    shutil.copytree(tiny_run.path, tmp_path / "run")
-    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run", tiny_run.source)
 
 
 def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):

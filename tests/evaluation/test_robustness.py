@@ -20,13 +20,6 @@ from kclassify.reporting.card import card_text
 from kclassify.runs import Run
 
 
-@pytest.fixture
-def run(tiny_run, tiny_arrays, tmp_path):
-    shutil.copytree(tiny_run.path, tmp_path / "run")
-    kclassify.evaluate(tmp_path / "run", data=tiny_arrays, verbose=False)
-    return Run(tmp_path / "run")
-
-
 @pytest.fixture(scope="module")
 def ten(tmp_path_factory, tiny_options):
     """A run on 8x8 images with CIFAR-10's classes, and its data; do not write into it."""

@@ -55,7 +55,7 @@ def test_what_is_printed_names_ties_report_and_command(finished):
 def test_the_table_is_kept(finished):
     kept = pd.read_csv(finished.folder.trials_file, dtype={"trial": str})
     assert kept["trial"].tolist() == finished.trials["trial"].tolist()
-    assert {"filters", "learning_rate", "val_accuracy", "tied"} <= set(kept)
+    assert {"label_smoothing", "learning_rate", "val_accuracy", "tied"} <= set(kept)
 
 
 def test_a_named_dataset_gets_a_command(capsys):

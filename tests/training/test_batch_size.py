@@ -1,14 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
 import kclassify
 from kclassify.checks import InputError
 from kclassify.data.sources import load_source, prepare
 from kclassify.training import batch_size
+from kclassify.training.replicas import Replicas
 
 
 def prepared(arrays, options):
     fields = {"model": "convnet", "model_args": {"filters": 4, "depth": 1}, "batch_size": 8}
-    config = kclassify.FitConfig(**fields, **options)
+    config = kclassify.FitConfig(**{**fields, **options})
     return prepare(load_source(arrays, config), config, verbose=False), config
 
 
@@ -55,3 +58,28 @@ def test_a_learning_rate_that_the_user_chose_is_not_scaled_by_auto(tiny_arrays, 
     source, config = prepared(tiny_arrays, {"learning_rate": 0.05})
     found = batch_size.largest_batch(source, config, given={"learning_rate": 0.05})
     assert (found.batch_size, found.learning_rate) == (32, 0.05)
+
+
+def test_auto_gives_each_of_several_devices_as_much(tiny_arrays, monkeypatch):
+    class Five(Replicas):
+        count = 5
+
+    monkeypatch.setattr(batch_size, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(batch_size, "measure_pace", lambda *_, **__: (1.0,))
+    monkeypatch.setattr(batch_size, "of_this_process", lambda _: Five(("CPU:0",)))
+    source, config = prepared(tiny_arrays, {})
+    # Of 48 images, 9 for each: the power of two below is 8.
+    assert batch_size.largest_batch(source, config, given=()).batch_size == 40
+
+
+def test_each_worker_needs_memory_for_its_own_share(tiny_arrays, monkeypatch):
+    class Workers(Replicas):
+        workers = 4
+
+    source, config = prepared(tiny_arrays, {"mixed_precision": False})
+    session = batch_size.build_session(source, config)
+    one = batch_size.bytes_per_image(session)
+    monkeypatch.setattr(batch_size, "available_memory", lambda: 2 * one)
+    batch_size.check_batch_fits(replace(session, replicas=Workers(("CPU:0",))))
+    with pytest.raises(InputError, match="must be at most 2 for"):
+        batch_size.check_batch_fits(session)

@@ -11,7 +11,8 @@ import pytest
 
 from kclassify.checks import InputError
 from kclassify.runs import Run
-from kclassify.training.launch import launch
+from kclassify.training.cluster import Cluster
+from kclassify.training.launch import _gpus, launch
 
 FIT = (
     "fit",
@@ -86,6 +87,27 @@ def pids(folder):
     found = subprocess.run(["pgrep", "-f", f"kclassify {FIT[0]} .*{folder}"],
                            capture_output=True, text=True)  # fmt: skip
     return sorted(int(pid) for pid in found.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("named", "seen"), [(None, ["-1", "-1"]), ("0,1,2", ["0,2", "1"]), ("0", ["0", "-1"])]
+)
+def test_no_gpu_is_seen_by_two_workers(monkeypatch, named, seen):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    workers = ("a:1", "b:1")
+    assert [_gpus(Cluster(workers, index)) for index in range(2)] == seen
+
+
+@pytest.mark.slow
+def test_what_the_chief_refuses_all_refuse(alone, tmp_path):
+    folder = shutil.copytree(alone, tmp_path / "run")
+    code, shown = finished(started(2, folder, "--resume", "never"))
+    assert code == 2
+    assert "worker 0 (127.0.0.1:" in shown
+    assert shown.count("`run_dir` must not exist yet with resume='never'") == 2
+    assert "is gone" not in shown
 
 
 @pytest.mark.slow

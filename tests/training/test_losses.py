@@ -50,6 +50,8 @@ def test_balanced_weights_give_every_class_the_same_total():
 def test_class_weights_name_classes():
     with pytest.raises(InputError, match="Did you mean 'cat'"):
         class_weights({"cats": 2.0}, None, ("cat", "dog"))
+    with pytest.raises(InputError, match=r"must name classes of the data.*Received: 0"):
+        class_weights({0: 2.0}, None, ("cat", "dog"))
     with pytest.raises(InputError, match="at least 0"):
         class_weights({"cat": -1.0}, None, ("cat", "dog"))
     with pytest.raises(InputError, match="numbers of at least 0"):

@@ -6,8 +6,10 @@ import pytest
 
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
+from kclassify.data.sources import load_source, prepare
 from kclassify.training.cluster import Cluster
 from kclassify.training.replicas import Replicas, joined
+from kclassify.training.session import build_session
 
 # Logical devices are chosen before TensorFlow starts, so this needs a process of its own.
 SCRIPT = """
@@ -75,8 +77,20 @@ def test_one_process_tells_itself():
 
 
 def test_devices_are_not_chosen_for_several_workers():
-    with pytest.raises(InputError, match="`devices` must be left out with several workers"):
-        joined(FitConfig(devices=2), Cluster(("a:1", "b:1"), 0))
+    for name, value in (("devices", 2), ("device", "cpu")):
+        with pytest.raises(InputError, match=f"`{name}` must be left out with several workers"):
+            joined(FitConfig(**{name: value}), Cluster(("a:1", "b:1"), 0))
+
+
+@pytest.mark.parametrize(("batch_size", "words"), [(4, "Take 8\\."), (13, "Take 8 or 16\\.")])
+def test_a_batch_that_cannot_be_shared_is_told_those_that_can(tiny_arrays, batch_size, words):
+    class Eight(Replicas):
+        count = 8
+
+    config = FitConfig(batch_size=batch_size)
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    with pytest.raises(InputError, match=rf"a multiple of the 8 devices.* {words}"):
+        build_session(source, config, replicas=Eight(("CPU:0",)))
 
 
 @pytest.mark.parametrize("devices", ["", (), ("cpu:0", "cpu:0"), 0, (1,)])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -98,7 +99,7 @@ def test_a_signal_finishes_the_step_and_saves_it(tiny_arrays, options, undisturb
 
 
 def test_stopped_again_and_again_it_still_ends_the_same(tiny_arrays, options, undisturbed):
-    for step in (1, 2, 3, 6, 7, 11):
+    for step in (2, 3, 7):
         with pytest.raises(PowerCut):
             kclassify.fit(tiny_arrays, run_dir="r", callbacks=[Stopper(step, cut)], **options)
     assert outcome(kclassify.fit(tiny_arrays, run_dir="r", **options)) == undisturbed
@@ -173,12 +174,23 @@ def test_growing_images_and_a_users_callbacks_go_on(tiny_arrays, tiny_options):
     assert (mine.begun, mine.ended) == (1, 1)
 
 
-@pytest.fixture
-def half(tiny_arrays, options):
-    """A run that was cut after its second epoch."""
+@pytest.fixture(scope="module")
+def was_cut(tmp_path_factory, tiny_arrays, options):
+    """A run that was cut after its second epoch; do not write into it."""
+    path = tmp_path_factory.mktemp("cut") / "r"
     with pytest.raises(PowerCut):
-        kclassify.fit(tiny_arrays, run_dir="r", callbacks=[Stopper(2 * STEPS + 1, cut)], **options)
-    return Path("r")
+        kclassify.fit(tiny_arrays, run_dir=path, callbacks=[Stopper(2 * STEPS + 1, cut)], **options)
+    return path
+
+
+@pytest.fixture
+def half(was_cut):
+    """A copy of it."""
+    return Path(shutil.copytree(was_cut, "r"))
+
+
+def content(path):
+    return {str(file): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 @pytest.mark.parametrize(
@@ -193,11 +205,18 @@ def half(tiny_arrays, options):
     ],
     ids=["epochs", "rate", "seed", "never", "perhaps", "callbacks"],
 )
-def test_what_differs_is_refused_and_nothing_is_lost(
-    tiny_arrays, options, undisturbed, half, changes, message
-):
+def test_what_differs_is_refused_and_nothing_is_lost(tiny_arrays, options, half, changes, message):
+    before = content(half)
     with pytest.raises(InputError, match=message):
         kclassify.fit(tiny_arrays, run_dir=half, **{**options, **changes})
+    assert content(half) == before
+
+
+def test_after_a_refusal_it_goes_on(tiny_arrays, options, undisturbed, half):
+    with pytest.raises(InputError, match="begun with"):
+        kclassify.fit(
+            tiny_arrays, run_dir=half, callbacks=[keras.callbacks.EarlyStopping()], **options
+        )
     assert outcome(kclassify.fit(tiny_arrays, run_dir=half, **options)) == undisturbed
 
 
@@ -215,7 +234,8 @@ def test_a_damaged_file_beside_the_checkpoints_is_written_anew(
     run = kclassify.fit(tiny_arrays, run_dir=half, **options)
     assert outcome(run) == undisturbed
     assert json.loads(run.config_file.read_text())["config"]["epochs"] == 4
-    kclassify.export(run)
+    if name == "samples.npz":  # which it verifies with
+        kclassify.export(run)
 
 
 def test_of_a_damaged_checkpoint_the_one_before_is_taken(
@@ -285,10 +305,15 @@ def test_a_time_budget_that_was_cut_goes_on_with_the_time_that_was_left(tiny_arr
     assert len(run.history) > saved.facts["epoch"]
 
 
-def test_what_auto_chose_stays_chosen(tiny_arrays, options):
+def test_what_auto_chose_stays_chosen(tiny_arrays, options, monkeypatch):
     options = {**options, "batch_size": "auto"}
     with pytest.raises(PowerCut):
         kclassify.fit(tiny_arrays, run_dir="r", callbacks=[Stopper(9, cut)], **options)
     chosen = newest("r").facts["manifest"]["config"]["batch_size"]
+    with pytest.raises(InputError, match="epochs 4 instead of 9"):
+        kclassify.fit(tiny_arrays, run_dir="r", **{**options, "epochs": 9})
     run = kclassify.fit(tiny_arrays, run_dir="r", **options)
     assert run.config["config"]["batch_size"] == chosen
+    # Finished: another machine would find another one, and nobody asks.
+    monkeypatch.setattr("kclassify.training.batch_size.largest_batch", None)
+    assert kclassify.fit(tiny_arrays, run_dir="r", **options) == run

@@ -74,7 +74,6 @@ def test_other_callbacks_than_before_are_refused():
 
 KERAS_CALLBACKS = {
     keras.callbacks.EarlyStopping: {"patience": 3, "restore_best_weights": True},
-    keras.callbacks.ReduceLROnPlateau: {"patience": 1},
     keras.callbacks.ModelCheckpoint: {"filepath": "m.keras", "save_best_only": True},
     keras.callbacks.SwapEMAWeights: {"swap_on_epoch": True},
 }
@@ -98,3 +97,11 @@ def test_keras_callbacks_have_what_we_take_of_them(kind):
             assert [weight.tolist() for weight in first] == [weight.tolist() for weight in second]
         else:
             assert first == second
+
+
+def test_an_attribute_that_is_only_called_state_is_left_alone():
+    facts, arrays = callback_states([Counting("warm"), Counting({"count": 2})])
+    assert [fact["state"] for fact in facts] == [{"count": 2}]
+    given = [Counting("warm"), Counting({})]
+    set_callback_states(given, facts, arrays)
+    assert [one.state for one in given] == ["warm", {"count": 2}]

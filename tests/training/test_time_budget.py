@@ -1,12 +1,16 @@
 import math
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.data.sources import load_source, prepare
 from kclassify.training import time_budget
+from kclassify.training.replicas import Replicas
+from kclassify.training.session import build_session
 from kclassify.training.time_budget import Deadline, Plan
 
 
@@ -193,3 +197,27 @@ def test_epochs_and_a_budget_contradict(tiny_arrays):
 def test_auto_needs_a_time(tiny_arrays):
     with pytest.raises(InputError, match="`preset`"):
         kclassify.fit(tiny_arrays, preset="auto")
+
+
+def test_steps_are_measured_on_the_device_of_the_session(tiny_arrays, monkeypatch):
+    seen, scope = [], Replicas.scope
+
+    @contextmanager
+    def noted(replicas):
+        with scope(replicas):
+            seen.append("in")
+            yield
+            seen.append("out")
+
+    class Look(time_budget.Stopwatch):
+        def on_train_begin(self, logs=None):
+            assert seen[-1] == "in"
+            super().on_train_begin(logs)
+
+    config = kclassify.FitConfig(batch_size=8, model_args={"filters": 4, "depth": 1})
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    session = build_session(source, config)
+    monkeypatch.setattr(Replicas, "scope", noted)
+    monkeypatch.setattr(time_budget, "Stopwatch", Look)
+    time_budget.measure_pace(session, source, seconds=0)
+    assert seen[-1] == "out"

@@ -13,9 +13,10 @@ from kclassify.training.together import (
     agreed,
     check_alike,
     check_options,
-    check_same_images,
     check_same_weights,
+    check_same_work,
     folder_of,
+    hash_of_ids,
     in_turn,
     past_of_chief,
 )
@@ -80,17 +81,17 @@ def test_places_and_data_folders_may_differ(second):
 
 
 def test_what_one_raises_all_raise(second):
-    CHIEF[0] = {"error": "`data` must be there."}
+    CHIEF[0] = "`data` must be there."
     with pytest.raises(InputError, match=r"worker 0 \(a:1\) stopped: `data` must be there."):
         agreed(second, lambda: 1)
-    CHIEF[0] = {"facts": 1}
+    CHIEF[0] = None
 
     def wrong():
         raise InputError("`epochs` must be more.")
 
     with pytest.raises(InputError, match=r"^`epochs` must be more\.$"):
         agreed(second, wrong)
-    assert agreed(second, lambda: 2) == [1, 2]
+    assert agreed(second, lambda: 2) == 2
 
 
 def test_the_chief_alone_writes_the_run(second, tmp_path):
@@ -116,7 +117,7 @@ def test_the_others_go_on_from_the_checkpoint_of_the_chief(second, tmp_path):
 
 
 def test_the_chief_is_first_and_the_others_do_what_it_did(second):
-    CHIEF[0] = {"facts": None}
+    CHIEF[0] = None
     done = []
     assert in_turn(second, lambda: done.append("mine") or 3) == 3
     assert done == ["mine"]
@@ -124,18 +125,24 @@ def test_the_chief_is_first_and_the_others_do_what_it_did(second):
 
 
 def test_what_the_chief_cannot_do_no_other_tries(second):
-    CHIEF[0] = {"error": "`run` must be whole."}
+    CHIEF[0] = "`run` must be whole."
     done = []
     with pytest.raises(InputError, match=r"worker 0 \(a:1\) stopped: `run` must be whole"):
         in_turn(second, lambda: done.append("mine"))
     assert done == []
 
 
-def test_other_images_are_named_by_worker(second):
-    check_same_images(Replicas(("CPU:0",)), np.array(["a", "b"]))
-    CHIEF[0] = "other"
-    with pytest.raises(InputError, match=r"others for worker 1 \(b:2\) than for the chief"):
-        check_same_images(second, np.array(["a", "b"]))
+def test_other_arguments_are_named_by_worker(second):
+    told = {"data": hash_of_ids(np.array(["a", "b"])), "batch_size": 4}
+    check_same_work(Replicas(("CPU:0",)), told)
+    CHIEF[0] = told
+    check_same_work(second, told)
+    CHIEF[0] = told | {"data": hash_of_ids(np.array(["b", "a"]))}
+    with pytest.raises(InputError, match=r"`data` must .* worker 1 \(b:2\) than for the chief"):
+        check_same_work(second, told)
+    CHIEF[0] = told | {"batch_size": 8}
+    with pytest.raises(InputError, match="`batch_size` must be the same for all workers"):
+        check_same_work(second, told)
 
 
 def test_other_weights_at_the_end_are_an_error():
