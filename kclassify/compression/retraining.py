@@ -81,8 +81,9 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
         InputError: a name or a value that is none.
     """
     config = parent.config.replace(
-        progressive=None, ema=None, time_budget=None, epochs=_default_epochs(parent)
-    )
+        progressive=None, ema=None, time_budget=None, data_service=None,
+        epochs=_default_epochs(parent),
+    )  # fmt: skip
     own = {name: value for name, value in options.items() if name not in ("teacher", *LESSON)}
     check_names(own)
     config = config.replace(**own)

@@ -7,7 +7,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import check_choice
-from kclassify.config import Augmentation, FitConfig
+from kclassify.config import DATA_FIELDS, Augmentation, FitConfig
 from kclassify.data.sources import load_source, prepare
 from kclassify.data.spec import Source
 
@@ -17,18 +17,6 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import eval_dataset, train_dataset  # noqa: E402
-
-# The fields of `FitConfig` that concern the data alone.
-OPTIONS = (
-    "channels",
-    "class_names",
-    "data_dir",
-    "image_size",
-    "memory_budget",
-    "on_error",
-    "test_fraction",
-    "validation_fraction",
-)
 
 
 @dataclass(frozen=True)
@@ -76,7 +64,7 @@ def make_datasets(
         augmentation: of train: "none", "crop", "flip_crop", "cutout", "randaugment", "mixup" or
             "cutmix".
         **options: fields of `FitConfig` that concern the data, such as ``image_size=32``:
-            those in `OPTIONS`.
+            those in `DATA_FIELDS`.
 
     Raises:
         InputError: as `fit` does.
@@ -89,7 +77,7 @@ def make_datasets(
         ((64, 8, 8, 1), (64,))
     """
     for name in options:
-        check_choice("options", name, OPTIONS)
+        check_choice("options", name, DATA_FIELDS)
     config = FitConfig(
         batch_size=batch_size, epochs=epochs, seed=seed, augmentation=augmentation, **options
     )

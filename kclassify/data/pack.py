@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -94,13 +95,24 @@ def pack(data: Any, out: str | os.PathLike[str], *, verbose: bool = True, **conf
         check_choice("config", name, OPTIONS)
     settings = FitConfig(batch_size=1, **config)
     if not is_remote(os.fspath(out)):
-        return _pack(data, Path(out), settings, verbose=verbose)
+        return _pack(data, _folder(out), settings, verbose=verbose)
     url = plain_url("out", os.fspath(out))
     folder = copy_folder(url, settings)
+    check_place("data_dir", folder)
     check_free(url, folder)
     packed = _pack(data, folder, settings, verbose=verbose)
     uploaded(folder, url, verbose=verbose)
     return replace(packed, path=url)
+
+
+def _folder(out: str | os.PathLike[str]) -> Path:
+    """Return the folder, unless it was a URL before it was made a path."""
+    if re.match("[A-Za-z][A-Za-z0-9+.-]+:/", os.fspath(out)):
+        raise InputError(
+            f"`out` must be a folder, or a URL as a text. Received: {os.fspath(out)!r}. Write two "
+            "slashes after the protocol, and do not make a path of it."
+        )
+    return Path(out)
 
 
 def _pack(data: Any, folder: Path, settings: FitConfig, *, verbose: bool) -> Packed:

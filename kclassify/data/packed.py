@@ -80,8 +80,7 @@ def opened(folder: Path, facts: Mapping[str, Any], config: FitConfig) -> Source:
     """Open a packed set whose files are known to be those of its manifest."""
     memory = parse_bytes("memory_budget", config.memory_budget)
     splits = {split: _examples(folder, split, facts, memory) for split in SPLITS}
-    skipped = tuple((str(path), str(reason)) for path, reason in facts["skipped"])
-    return Source(str(facts["name"]), splits, tuple(facts["class_names"]), skipped)
+    return Source(facts["name"], splits, tuple(facts["class_names"]), facts["skipped"])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -132,7 +131,14 @@ def _checked(found: dict[str, Any]) -> dict[str, Any]:
     splits = {split: found["splits"][split] for split in SPLITS}
     shards = {split: _shards(splits[split]["shards"]) for split in SPLITS}
     tables = {split: {name: splits[split]["tables"][name] for name in TABLES} for split in SPLITS}
-    return {**found, "shards": shards, "tables": tables, "input_shape": (height, width, channels)}
+    return {
+        **found,
+        "name": str(found["name"]),
+        "skipped": tuple((str(path), str(why)) for path, why in found["skipped"]),
+        "shards": shards,
+        "tables": tables,
+        "input_shape": (height, width, channels),
+    }
 
 
 def _shards(rows: Sequence[Mapping[str, Any]]) -> list[Shard]:
@@ -172,7 +178,11 @@ def wrong_files(folder: Path, files: Mapping[str, str]) -> Generator[tuple[str, 
 def _wrong(path: Path, sha256: str) -> str | None:
     if not path.is_file():
         return f"{str(path)!r}, which is missing"
-    if file_hash(path) != sha256:
+    try:
+        found = file_hash(path)
+    except OSError as error:
+        return f"{str(path)!r}, which cannot be read ({error.strerror})"
+    if found != sha256:
         return f"{str(path)!r}, whose checksum is not that of {MANIFEST}: it is damaged or another"
     return None
 
@@ -185,6 +195,13 @@ def _examples(folder: Path, split: str, facts: Mapping[str, Any], memory: int) -
         np.load(table_file(folder, name, split), mmap_mode="r", allow_pickle=False)
         for name in TABLES
     )
+    counts = {len(labels), len(ids), len(offsets), sum(shard.images for shard in shards)}
+    if len(counts) > 1:
+        raise InputError(
+            f"`data` must have as many records as labels. Received: {str(folder)!r}, whose {split} "
+            f"split has {' and '.join(map(str, sorted(counts)))}. Pack the images again, into "
+            "another folder."
+        )
     images = PackedImages(
         np.array(paths),
         np.array([shard.images for shard in shards], np.int64),

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -22,6 +23,8 @@ from kclassify.data.windows import batches_in_order, shuffled_batches  # noqa: E
 PARALLEL = max(2, os.cpu_count() or 1)
 # Batches that are made ahead of the step that uses them.
 AHEAD = 2
+# From the places of images to their labels.
+Labels = Callable[[tf.Tensor], tf.Tensor]
 
 
 def train_dataset(
@@ -87,7 +90,7 @@ def train_dataset(
         ).map(_labeller(examples, num_classes, order), num_parallel_calls=PARALLEL)  # fmt: skip
     else:
         batches = _gathered(
-            examples, _labels(examples, num_classes), order=order, start=start, epochs=epochs
+            examples, _label_reader(examples, num_classes), order=order, start=start, epochs=epochs
         )
     augmented = batches.map(_augmenter(augmentation, seed, seen), PARALLEL)
     if seen != share:
@@ -120,7 +123,7 @@ class _Order:
 
 
 def _gathered(
-    examples: Examples, labels: tf.Tensor, *, order: _Order, start: int, epochs: int
+    examples: Examples, labels: Labels, *, order: _Order, start: int, epochs: int
 ) -> tf.data.Dataset:
     """Return the steps, and their batches of images that can be had one by one."""
     part, end = order.part, epochs * order.steps
@@ -178,7 +181,7 @@ def eval_dataset(
         return _packed_in_order(
             examples, examples.images, batch_size=batch_size, num_classes=num_classes
         )
-    labels = _labels(examples, num_classes)
+    labels = _label_reader(examples, num_classes)
     if share != WHOLE:
         batches = _pieces(examples, labels, batch_size=batch_size, share=share)
     elif isinstance(examples.images, FileImages):
@@ -189,10 +192,7 @@ def eval_dataset(
         images = _on_host(examples.images)
         starts = tf.data.Dataset.range(0, len(examples), batch_size)
         batches = starts.map(
-            lambda start: (
-                images[start : start + batch_size],
-                labels[start : start + batch_size],
-            ),
+            lambda start: _between(images, labels, start, start + batch_size),
             num_parallel_calls=PARALLEL,
         )
     return batches.prefetch(AHEAD).with_options(plain_options())
@@ -210,7 +210,7 @@ def piece_edges(count: int, *, batch_size: int, share: Share) -> tuple[np.ndarra
 
 
 def _pieces(
-    examples: Examples, labels: tf.Tensor, *, batch_size: int, share: Share
+    examples: Examples, labels: Labels, *, batch_size: int, share: Share
 ) -> tf.data.Dataset:
     edges = piece_edges(len(examples), batch_size=batch_size, share=share)
     bounds = tf.data.Dataset.from_tensor_slices(edges)
@@ -226,17 +226,25 @@ def _pieces(
     if isinstance(examples.images, PackedImages):
         return bounds.map(partial(_packed_piece, examples.images, labels), PARALLEL)
     images = _on_host(examples.images)
-    return bounds.map(lambda first, end: (images[first:end], labels[first:end]), PARALLEL)
+    return bounds.map(partial(_between, images, labels), PARALLEL)
+
+
+def _between(
+    images: tf.Tensor, labels: Labels, first: tf.Tensor, end: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the images from `first` to before `end`, or to the last, with their labels."""
+    found = images[first:end]
+    return found, labels(first + tf.range(tf.shape(found, tf.int64)[0]))
 
 
 def _packed_piece(
-    images: PackedImages, labels: tf.Tensor, first: tf.Tensor, end: tf.Tensor
+    images: PackedImages, labels: Labels, first: tf.Tensor, end: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     def read(first: int, end: int) -> np.ndarray:
         return images.take(np.arange(first, end))
 
     piece = tf.numpy_function(read, (first, end), tf.uint8, stateful=False)
-    return tf.ensure_shape(piece, (None, *images.input_shape)), labels[first:end]
+    return tf.ensure_shape(piece, (None, *images.input_shape)), labels(tf.range(first, end))
 
 
 def _packed_in_order(
@@ -266,7 +274,7 @@ def first_images(examples: Examples, count: int) -> np.ndarray:
 
 def file_dataset(images: FileImages) -> tf.data.Dataset:
     """Return the images of files whose shape is chosen, one at a time, in their order."""
-    one = _file_reader(images, tf.zeros(len(images), tf.int32))
+    one = _file_reader(images, tf.identity)
     single = tf.data.Dataset.range(len(images)).map(
         lambda index: one(index)[0], num_parallel_calls=PARALLEL
     )
@@ -292,12 +300,7 @@ def plain_options() -> tf.data.Options:
     return options
 
 
-def _labels(examples: Examples, num_classes: int | None) -> tf.Tensor:
-    labels = _on_host(examples.labels)
-    return labels if num_classes is None or examples.soft else tf.one_hot(labels, num_classes)
-
-
-def _label_reader(examples: Examples, num_classes: int | None):
+def _label_reader(examples: Examples, num_classes: int | None) -> Labels:
     """Return a function from indices to labels; shares are made of those alone, to save memory."""
     labels = _on_host(examples.labels)
     if num_classes is None or examples.soft:
@@ -319,17 +322,17 @@ def _shuffled(positions: tf.Tensor, count: int, used: int, seed: int) -> tf.Tens
     )
 
 
-def _batch_reader(images, labels):
-    images = _on_host(images)
-    return lambda indices: (tf.gather(images, indices), tf.gather(labels, indices))
+def _batch_reader(images: object, labels: Labels):
+    kept = _on_host(images)
+    return lambda indices: (tf.gather(kept, indices), labels(indices))
 
 
-def _file_reader(images: FileImages, labels):
+def _file_reader(images: FileImages, labels: Labels):
     paths, (height, width, channels) = _on_host(images.paths), images.input_shape
 
     def read(index):
         image = decode_file(paths[index], image_size=(height, width), channels=channels)
-        return image, labels[index]
+        return image, labels(index)
 
     return read
 

@@ -48,9 +48,15 @@ def plain_url(argument: str, text: str) -> str:
     """Return a URL without the slashes that it may end with.
 
     Raises:
-        InputError: it is a protocol alone.
+        InputError: it is a protocol alone, or has what must not be kept.
     """
     plain = text.rstrip("/")
+    # It would be printed and kept; a query also cannot have a file's name after it.
+    if re.match("[^/]*//[^/]*:[^/]*@", plain) or re.match(r"https?://[^?]*\?", plain):
+        raise InputError(
+            f"`{argument}` must be a URL without a password and without a query. Received: one "
+            "with it. Give credentials in the environment, as the package of its protocol says."
+        )
     if not is_remote(plain):
         raise InputError(
             f"`{argument}` must be a URL with a place in it, such as 's3://bucket/name'. Received: "
@@ -69,9 +75,8 @@ def copy_folder(url: str, config: FitConfig) -> Path:
     """Return where the copy of a packed set is, or will be."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     root = Path(config.data_dir) if config.data_dir else cache / "kclassify" / "packed"
-    folder = root / f"{url_name(url)}-{_short_hash(os.fsencode(url))}"
-    check_place("data_dir", folder)
-    return folder
+    # The workers of a data service may have another working directory.
+    return root.absolute() / f"{url_name(url)}-{_short_hash(os.fsencode(url))}"
 
 
 def load(reference: str | os.PathLike[str], config: FitConfig) -> Source:
@@ -102,8 +107,12 @@ def copied(url: str, config: FitConfig) -> Path:
     folder = _folder_of(content, copy_folder(url, config))
     missing = _missing(folder, files)
     if missing or not (folder / MANIFEST).is_file():
+        check_place("data_dir", folder)
         with _alone(folder, url):
-            # Another process may have fetched them meanwhile.
+            if _folder_of(content, folder) != folder:
+                # Another process has fetched what was there before.
+                return copied(url, config)
+            # Or some of the same files.
             left = _missing(folder, {name: files[name] for name in missing})
             _each(lambda name: _fetch(store, folder / name, files[name]), left, "fetching")
             with replacing(folder / MANIFEST) as beside:

@@ -4,7 +4,7 @@ import socket
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.data.spec import FileImages, Source
+from kclassify.data.spec import FileImages, PackedImages, Source
 
 runtime.prepare()
 
@@ -29,10 +29,26 @@ def check_service(address: str, source: Source) -> None:
         )
     try:
         socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
-    except (OSError, OverflowError) as error:
+    # A name that is none is a UnicodeError.
+    except (OSError, OverflowError, UnicodeError) as error:
         raise InputError(
             f"`data_service` must be where the dispatcher of a tf.data service answers. Received: "
             f"{address!r} ({error}). Start it, or leave `data_service` out."
+        ) from error
+    images = source.splits["train"].images
+    if isinstance(images, PackedImages):
+        _check_seen(str(images.paths[0]), address)
+
+
+def _check_seen(path: str, address: str) -> None:
+    """Raise `InputError` unless a worker of the service can read a file of records."""
+    try:
+        next(iter(served(tf.data.TFRecordDataset(path).take(1), address)))
+    except tf.errors.OpError as error:
+        raise InputError(
+            f"`data` must lie where the workers of the `data_service` see it. Received: {path!r}, "
+            f"which one could not read ({str(error.message).splitlines()[0]}). Put it on a file "
+            "system that they share."
         ) from error
 
 

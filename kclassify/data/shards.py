@@ -32,6 +32,8 @@ OVERHEAD = 100
 HEAD, TAIL = 12, 4
 # Shards that are written at a time, while the next is decoded.
 WRITERS = 2
+# Of what stands before the split in a file's name.
+LONGEST_NAME = 64
 TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
@@ -155,7 +157,8 @@ def write_metadata(folder: Path, source: Source, shards: Mapping[str, list[Shard
 
 def tfds_name(name: str) -> str:
     """Return the name as one that TFDS takes: small letters, digits and underscores."""
-    return "set_" * (not name[:1].isalpha()) + re.sub("[^a-z0-9]+", "_", name.lower())
+    plain = re.sub("[^a-z0-9]+", "_", name.lower())[:LONGEST_NAME]
+    return plain if re.match("[a-z]", plain) else f"set_{plain}"
 
 
 def _features(source: Source) -> Any:

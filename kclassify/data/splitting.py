@@ -6,7 +6,7 @@ import numpy as np
 
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
-from kclassify.data.spec import SPLITS, Examples, Source
+from kclassify.data.spec import SPLITS, Examples, PackedImages, Source
 
 
 def split_source(source: Source, config: FitConfig) -> dict[str, Examples]:
@@ -41,6 +41,8 @@ def split_source(source: Source, config: FitConfig) -> dict[str, Examples]:
 def share_of_train(source: Source, fraction: float, *, seed: int) -> Source:
     """Return the source with as much of its train split, of every class its share.
 
+    Of packed images that are read as they are used, it is whole files.
+
     Args:
         source: prepared.
         fraction: above 0, up to 1; at least one image of each class is left.
@@ -49,9 +51,27 @@ def share_of_train(source: Source, fraction: float, *, seed: int) -> Source:
     if fraction == 1:
         return source
     train = source.splits["train"]
+    if isinstance(train.images, PackedImages):
+        return replace(source, splits={**source.splits, "train": _first_files(train, fraction)})
     rng = np.random.default_rng((seed, SPLITS.index("train")))
     taken = _share(train.class_ids, fraction, keep=0, rng=rng)
     return replace(source, splits={**source.splits, "train": train.take(np.flatnonzero(taken))})
+
+
+def _first_files(train: Examples, fraction: float) -> Examples:
+    """Return the images of some files, each of which is a random sample; they stay where they are.
+
+    As many files as the share has, at least one.
+    """
+    images = train.images
+    assert isinstance(images, PackedImages)
+    files = max(1, round(fraction * len(images.paths)))
+    count = int(images.counts[:files].sum())
+    fewer = replace(
+        images, paths=images.paths[:files], counts=images.counts[:files],
+        sizes=images.sizes[:files], hashes=images.hashes[:files], offsets=images.offsets[:count],
+    )  # fmt: skip
+    return Examples(fewer, train.labels[:count], train.ids[:count])
 
 
 def _check_classes(source: Source) -> None:

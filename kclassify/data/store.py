@@ -60,8 +60,13 @@ class Store:
 
     def read(self, name: str, *, most: int) -> bytes:
         """Return what an object holds, of a larger one its beginning."""
+        parts: list[bytes] = []
         with self.system.open(self._at(name), "rb") as file:
-            return file.read(most)
+            # What comes over a network may come in pieces.
+            while most > 0 and (part := file.read(most)):
+                parts.append(part)
+                most -= len(part)
+        return b"".join(parts)
 
     def fetch(self, path: Path, *, name: str) -> None:
         """Write what an object holds into a file."""

@@ -182,6 +182,8 @@ def _recipe(data: Any, run: Run | None, config: dict[str, Any]) -> tuple[str, di
 def _options_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's configuration without what `given` makes void."""
     own = FitConfig.from_json(run.config["config"]).to_json()
+    # It may have been stopped since.
+    del own["data_service"]
     if "epochs" in given:
         del own["time_budget"]
     elif given.get("time_budget", own["time_budget"]) is not None:

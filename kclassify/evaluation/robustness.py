@@ -276,8 +276,10 @@ def _sample(subject: Subject, most: int | None, seed: int) -> tuple[Examples, np
     """Return some of the evaluated examples, and which of them the run has right."""
     given = class_ids(subject.predictions.labels)
     picked = stratified(given, most or len(given), seed=seed)
-    answers = subject.predictions.probabilities[picked].argmax(axis=1)
-    return subject.examples().take(picked), answers == given[picked]
+    right = subject.predictions.probabilities[picked].argmax(axis=1) == given[picked]
+    # All of them can stay where they are.
+    examples = subject.examples()
+    return examples if len(picked) == len(given) else examples.take(picked), right
 
 
 def _made_here(examples: Examples, seed: int) -> WorseImages:

@@ -4,7 +4,7 @@ import os
 
 from kclassify import runtime
 from kclassify.checks import printable
-from kclassify.data.spec import FileImages, PackedImages, Source
+from kclassify.data.spec import FileImages, PackedImages, Share, Source
 from kclassify.training.checkpoint import Checkpoint
 
 runtime.prepare()
@@ -13,7 +13,7 @@ from kclassify.data.pipeline import AHEAD  # noqa: E402
 from kclassify.data.windows import Windows  # noqa: E402
 from kclassify.models.cost import count_parameters  # noqa: E402
 from kclassify.training.resume import Past  # noqa: E402
-from kclassify.training.session import Session  # noqa: E402
+from kclassify.training.session import Session, training_examples  # noqa: E402
 from kclassify.training.time_budget import Plan  # noqa: E402
 
 # With fewer, batch normalization's moving statistics are still far from those of the images.
@@ -41,7 +41,7 @@ def description(source: Source, session: Session, path: os.PathLike[str]) -> str
 
 def _feeding(source: Source, session: Session) -> str:
     """Return where images come from, as their size decides, and where the batches go."""
-    images = source.splits["train"].images
+    images = training_examples(session, source).images
     service = session.config.data_service
     made = f" that {service} makes" if service else ""
     device = session.device if session.replicas.count == 1 else "each device"
@@ -50,7 +50,8 @@ def _feeding(source: Source, session: Session) -> str:
         return f"{len(images):,} files, decoded as they are used{ahead}"
     if not isinstance(images, PackedImages):
         return f"{images.nbytes / 1e6:,.1f} MB in memory{ahead}"
-    windows = Windows.of(images, batch_size=session.config.batch_size)
+    share = Share(0, session.replicas.count)
+    windows = Windows.of(images, batch_size=session.config.batch_size, share=share)
     return (
         f"{images.sizes.sum() / 1e6:,.1f} MB streamed in windows of {windows.images:,} images "
         f"({windows.share_of_epoch:.1%} of an epoch), each a random sample in random order, "

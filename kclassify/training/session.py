@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
-from kclassify.data.spec import Share, Source
+from kclassify.data.spec import Examples, PackedImages, Share, Source
 from kclassify.models.registry import build_model
 
 runtime.prepare()
@@ -22,7 +22,7 @@ from kclassify.data.progressive import at_stage, growing  # noqa: E402
 from kclassify.data.service import check_service  # noqa: E402
 from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
-from kclassify.models.whitening import set_whitening  # noqa: E402
+from kclassify.models.whitening import has_whitening, set_whitening  # noqa: E402
 from kclassify.training.dials import Dials, build_dials  # noqa: E402
 from kclassify.training.losses import build_loss  # noqa: E402
 from kclassify.training.optimizers import (  # noqa: E402
@@ -34,7 +34,7 @@ from kclassify.training.optimizers import (  # noqa: E402
 from kclassify.training.replicas import Replicas, of_this_process  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape, build_schedule  # noqa: E402
 
-WHITENING_IMAGES = 5000
+WHITENING_IMAGES, WHITENING_PIXELS = 5000, 5000 * 32 * 32
 # Below this many images a call into TensorFlow, the call costs more than the arithmetic.
 IMAGES_PER_EXECUTION = 128
 VALIDATION_BATCH = 256
@@ -173,7 +173,11 @@ def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None
 def _new_network(source: Source, config: FitConfig) -> keras.Model:
     shape, classes = source.input_shape, source.num_classes
     network = build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
-    set_whitening(network, first_images(source.splits["train"], WHITENING_IMAGES))
+    if has_whitening(network):
+        # As many patches, however large the images: all of them are in memory, some times over.
+        most = max(1, WHITENING_PIXELS // (shape[0] * shape[1]))
+        images = first_images(source.splits["train"], min(most, WHITENING_IMAGES))
+        set_whitening(network, images)
     return network
 
 
@@ -248,6 +252,18 @@ def _accuracy(*, soft: bool) -> keras.metrics.Metric:
     return kind(name="accuracy")
 
 
+def training_examples(session: Session, source: Source) -> Examples:
+    """Return the training images as each device's pipeline reads them.
+
+    Of the memory that reading packed images may take, each of this process's has its share.
+    """
+    train = source.splits["train"]
+    if not isinstance(train.images, PackedImages):
+        return train
+    memory = train.images.memory // len(session.replicas.devices)
+    return replace(train, images=replace(train.images, memory=memory))
+
+
 def train_batches(
     session: Session,
     source: Source,
@@ -267,11 +283,11 @@ def train_batches(
         start: how many steps have been made; their batches are left out.
         scales: the sizes, where they are not the configuration's.
     """
-    config = session.config
+    config, examples = session.config, training_examples(session, source)
 
     def make(share: Share) -> tf.data.Dataset:
         dataset = train_dataset(
-            source.splits["train"],
+            examples,
             batch_size=config.batch_size,
             epochs=epochs,
             start=start,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.data.datasets import OPTIONS, make_datasets
+from kclassify.config import DATA_FIELDS
+from kclassify.data.datasets import make_datasets
 
 
 def test_splits_of_arrays(labelled):
@@ -52,7 +53,7 @@ def test_options_are_fields():
 
     from kclassify.config import FitConfig
 
-    assert set(OPTIONS) < {item.name for item in fields(FitConfig)}
+    assert set(DATA_FIELDS) < {item.name for item in fields(FitConfig)}
 
 
 def test_batch_size_larger_than_the_data(labelled):

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,3 +261,20 @@ def test_the_manifest_has_what_it_is_checked_by(tiny_arrays):
             assert os.path.getsize(packed.path / row["file"]) == row["bytes"]
     assert not [name for name in os.listdir(packed.path) if name.endswith(".tfrecord.json")]
     assert not (packed.path / BEGUN).exists()
+
+
+@pytest.mark.parametrize("name", ["猫犬", "Äpfel", "3 pets", "x" * 230])
+def test_any_name_is_one_that_tfds_takes(image_folder, name, tmp_path):
+    import tensorflow_datasets as tfds
+
+    image_folder.rename(tmp_path / name)
+    packed = pack(tmp_path / name)
+    assert tfds.builder_from_directory(packed.path).info.splits["train"].num_examples > 0
+    assert load_source(packed, FitConfig()).name == name
+
+
+@pytest.mark.parametrize("out", [Path("s3://bucket/pets"), "s3:/bucket/pets"])
+def test_a_url_that_was_made_a_path_is_refused(tiny_arrays, out, tmp_path):
+    with pytest.raises(InputError, match="`out` must be a folder, or a URL as a text"):
+        pack(tiny_arrays, out)
+    assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,10 @@ from kclassify.data.packed import MANIFEST, load
 from kclassify.data.pipeline import eval_dataset
 from kclassify.data.sources import load_source, prepare
 from kclassify.data.spec import PackedImages, Share
+from kclassify.data.splitting import share_of_train
 from kclassify.search.shared_data import laid_down, pick_up
+from kclassify.training.replicas import Replicas
+from kclassify.training.session import training_examples
 
 SMALL = {"memory_budget": "4KB", "batch_size": 4}
 
@@ -98,6 +101,8 @@ def test_a_file_that_is_not_what_was_packed_is_named(packed, file, how):
         lambda found: found["splits"]["train"]["shards"][0].update(sha256=7),
         lambda found: found["splits"]["train"]["shards"][0].update(images="many"),
         lambda found: found["splits"]["train"]["tables"].pop("ids"),
+        lambda found: found.pop("name"),
+        lambda found: found.update(skipped=[1]),
     ],
 )
 def test_a_manifest_that_says_something_else_is_refused(packed, change):
@@ -151,3 +156,42 @@ def test_label_errors_say_that_it_must_fit_memory(packed, tiny_options):
     options = {**tiny_options, "folds": 2, **SMALL}
     with pytest.raises(InputError, match="`data` must fit `memory_budget`"):
         kclassify.find_label_errors(packed, **options)
+
+
+def test_a_manifest_with_another_number_of_images_is_refused(packed):
+    found = json.loads((packed / MANIFEST).read_text())
+    found["splits"]["train"]["shards"][0]["images"] = 3
+    (packed / MANIFEST).write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"as many records as labels.*train split has 47 and 48"):
+        load(str(packed), FitConfig())
+
+
+def test_a_file_that_may_not_be_read_is_named(packed, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("kclassify.data.packed.file_hash", refuse)
+    with pytest.raises(InputError, match=r"which cannot be read \(Permission denied\)"):
+        load(str(packed), FitConfig())
+
+
+def test_a_share_of_it_is_whole_files_which_stay_where_they_are(packed):
+    source = prepared(packed, **SMALL)
+    fewer = share_of_train(source, 0.25, seed=0).splits["train"]
+    assert isinstance(fewer.images, PackedImages)
+    whole = source.splits["train"]
+    assert len(fewer.images.paths) == round(0.25 * len(whole.images.paths))
+    assert len(fewer) == fewer.images.counts.sum() == len(fewer.ids) == len(fewer.images)
+    kept = np.arange(len(fewer))
+    assert np.array_equal(fewer.images.take(kept), whole.images.take(kept))
+    assert np.array_equal(fewer.labels, whole.labels[: len(fewer)])
+
+
+def test_each_device_reads_with_its_share_of_the_memory(packed):
+    source = prepared(packed, memory_budget="10KB")
+    assert source.splits["train"].images.memory == 10_000
+
+    class Two:
+        replicas = Replicas(("GPU:0", "GPU:1"))
+
+    assert training_examples(Two, source).images.memory == 5_000

@@ -1,5 +1,6 @@
 """Packed sets at URLs; most of them in fsspec's memory, those of several processes in folders."""
 
+import io
 import json
 import signal
 import subprocess
@@ -461,3 +462,68 @@ def test_the_commands_work_on_s3(s3, image_folder, elsewhere, capsys):
     assert "seed 0 before, 3 now" in other
     assert "bucket does not exist" in pack_nowhere
     assert f"no {MANIFEST} is found" in fit_nothing
+
+
+@pytest.mark.parametrize(
+    "url", ["sftp://me:secret@host/pets", "https://host/pets?key=secret", "s3://id:secret@bucket/a"]
+)
+@pytest.mark.parametrize("argument", ["data", "out"])
+def test_a_secret_in_a_url_is_refused_and_not_repeated(tiny_arrays, url, argument):
+    with pytest.raises(InputError, match=f"`{argument}` .*without a password") as found:
+        load_source(url, FitConfig()) if argument == "data" else pack(tiny_arrays, url)
+    assert "secret" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["abfs://container@account/pets", "s3://bucket/a?b", "gs://a/b:c@d"]
+)
+def test_what_only_looks_like_one_is_taken(url):
+    assert plain_url("data", url) == url
+
+
+def test_a_whole_copy_may_be_one_that_nobody_can_write_to(tiny_arrays, monkeypatch):
+    pack(tiny_arrays)
+    first = copied(URL, FitConfig())
+
+    def refuse(argument, _):
+        raise InputError(f"`{argument}` must be in a folder that you may write to.")
+
+    monkeypatch.setattr(remote, "check_place", refuse)
+    assert copied(URL, FitConfig()) == first
+    (first / MANIFEST).unlink()
+    with pytest.raises(InputError, match="may write to"):
+        copied(URL, FitConfig())
+
+
+def test_a_set_that_another_process_fetches_meanwhile_is_not_written_over(
+    tiny_arrays, elsewhere, monkeypatch
+):
+    pack(tiny_arrays)
+    elsewhere()
+    older, alone = copy_folder(URL, FitConfig()), remote._alone
+
+    @contextmanager
+    def after_another(folder, url):
+        with alone(folder, url):
+            if folder == older:
+                (folder / MANIFEST).write_text("that of an older set")
+            yield
+
+    monkeypatch.setattr(remote, "_alone", after_another)
+    folder = copied(URL, FitConfig())
+    assert folder != older
+    assert contents(older) == {MANIFEST: b"that of an older set"}
+    assert set(contents(folder)) == {MANIFEST, *files_of(read_manifest(folder))}
+
+
+def test_a_manifest_may_come_in_pieces(tiny_arrays, objects, monkeypatch):
+    pack(tiny_arrays)
+
+    class Slow(io.BytesIO):
+        def read(self, size=-1):
+            return super().read(min(size, 100))
+
+    store = Store.of("data", URL)
+    monkeypatch.setattr(type(store.system), "open", lambda *_: Slow(objects()[MANIFEST]))
+    assert store.read(MANIFEST, most=10**6) == objects()[MANIFEST]
+    assert store.read(MANIFEST, most=150) == objects()[MANIFEST][:150]

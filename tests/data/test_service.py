@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import tensorflow as tf
 
@@ -86,3 +88,19 @@ def test_files_are_packed_first(image_folder):
     source = prepare(load_source(image_folder, config), config, verbose=False)
     with pytest.raises(InputError, match=r"`data` must be packed.*`kclassify pack` first"):
         check_service("grpc://localhost:5", source)
+
+
+def test_workers_that_do_not_see_the_images_are_named(service, tiny_arrays):
+    kclassify.pack(tiny_arrays, "packed", verbose=False)
+    config = FitConfig(batch_size=4, memory_budget="4KB")
+    source = prepare(load_source("packed", config), config, verbose=False)
+    check_service(service[0], source)
+    for path in source.splits["train"].images.paths:
+        Path(path).unlink()
+    with pytest.raises(InputError, match=r"`data` must lie where the workers .* see it"):
+        check_service(service[0], source)
+
+
+def test_a_name_that_is_none_is_refused(tiny_run):
+    with pytest.raises(InputError, match="`data_service` must be where the dispatcher of"):
+        check_service("grpc://node..cluster:5050", tiny_run.source)

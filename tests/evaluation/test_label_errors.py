@@ -189,6 +189,13 @@ def test_the_run_may_have_had_a_time(run, tiny_arrays):
         assert resolve(preset, options).time_budget == expected
 
 
+def test_a_data_service_of_the_run_is_not_asked_for(run, tiny_arrays):
+    manifest = run.config
+    manifest["config"]["data_service"] = "grpc://gone:1"
+    run.write(run.config_file, manifest)
+    assert "data_service" not in label_errors._recipe(tiny_arrays, run, {})[1]
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

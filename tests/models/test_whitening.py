@@ -1,7 +1,11 @@
 import numpy as np
+import pytest
 
+from kclassify.config import FitConfig
+from kclassify.data.sources import load_source, prepare
 from kclassify.models.registry import build_model
-from kclassify.models.whitening import PATCH, set_whitening, whitening_kernel
+from kclassify.models.whitening import PATCH, has_whitening, set_whitening, whitening_kernel
+from kclassify.training import session
 
 RNG = np.random.default_rng(0)
 
@@ -38,11 +42,25 @@ def test_the_layer_of_a_model_holds_the_filters_and_their_negatives_frozen():
     assert not [weight for weight in model.trainable_variables if "whitening" in weight.path]
 
 
-def test_a_model_without_the_layer_is_left_alone():
-    model = build_model("lenet", input_shape=(32, 32, 3), num_classes=3)
-    before = model.get_weights()
-    set_whitening(model, smooth_images())
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+@pytest.mark.parametrize(("name", "expected"), [("fastnet", [12]), ("convnet", [])])
+def test_images_are_read_for_the_layer_alone_and_fewer_of_large_ones(
+    name, expected, tiny_arrays, monkeypatch
+):
+    read = []
+    first_images = session.first_images
+
+    def counted(examples, count):
+        found = first_images(examples, count)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(session, "first_images", counted)
+    monkeypatch.setattr(session, "WHITENING_PIXELS", 12 * 8 * 8)
+    config = FitConfig(model=name, model_args={"filters": (8,)}, batch_size=8)
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    network = session.build_session(source, config).network
+    assert read == expected
+    assert has_whitening(network) == bool(expected)
 
 
 def test_widths_may_be_given_one_by_one():
