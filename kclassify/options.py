@@ -104,7 +104,9 @@ def launch_options(parser: Parser) -> None:
 def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
     parser.add_argument("data", help="a dataset's name, tfds:<name>, a folder, a CSV file or a URL")
     parser.add_argument(
-        "--preset", help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses"
+        "--preset",
+        help=f"one of {', '.join(PRESETS)}; auto, with --time-budget, chooses (fast; for digits, "
+        "digits)",
     )
     parser.add_argument("--quiet", action="store_true", help="show nothing while it trains")
     parser.epilog = (
@@ -118,7 +120,7 @@ def _training_options(parser: Parser, *, but: Sequence[str] = ()) -> None:
 
 def _add_field(group: argparse._ActionsContainer, item: Field) -> None:
     name = "--" + item.name.replace("_", "-")
-    help = f"{item.metadata['help']} ({item.default} unless the preset says otherwise)"
+    help = f"{item.metadata['help']} ({_default(item)})"
     if item.type is bool:
         group.add_argument(
             name, action="store_true", default=argparse.SUPPRESS, help=item.metadata["help"]
@@ -131,6 +133,12 @@ def _add_field(group: argparse._ActionsContainer, item: Field) -> None:
     group.add_argument(
         name, type=_reader(item), default=argparse.SUPPRESS, metavar=metavar, help=help, **lone
     )
+
+
+def _default(item: Field) -> str:
+    """Return the default of a field, and what the default preset makes of it."""
+    changed = PRESETS["fast"].get(item.name)
+    return f"{item.default}; preset fast: {changed}" if changed is not None else f"{item.default}"
 
 
 def _reader(item: Field) -> Callable[[str], Any]:

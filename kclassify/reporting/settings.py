@@ -11,6 +11,10 @@ from kclassify.presets import PRESETS
 from kclassify.reporting.tables import RunTables
 
 
+# The learning rate follows the batch size where that is left out.
+CHOSEN = ("epochs", "batch_size")
+
+
 @dataclass(frozen=True)
 class Setting:
     """A field of the configuration, and whether it is not what it is by default."""
@@ -77,13 +81,16 @@ def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
 
 
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are not as the preset has them; a time says the epochs."""
+    """Return the fields that are not as the preset has them; a time says the epochs.
+
+    And those that `fit` would choose by the number of images, were they left out.
+    """
     expected, config = _expected(manifest), manifest["config"]
     left_out = ("epochs",) if config.get("time_budget") else ()
     return {
         name: value
         for name, value in config.items()
-        if value != expected.get(name) and name not in left_out
+        if (name in CHOSEN or value != expected.get(name)) and name not in left_out
     }
 
 
