@@ -49,6 +49,19 @@ def check_choice(argument: str, value: object, choices: Collection[str]) -> None
         )
 
 
+def parse_address(text: str) -> tuple[str, int] | None:
+    """Return host and port of ``"host:port"``, or None of anything else.
+
+    Example:
+        >>> from kclassify.checks import parse_address
+        >>> parse_address("node1:5050"), parse_address("node1")
+        (('node1', 5050), None)
+    """
+    host, _, port = text.rpartition(":")
+    found = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
+    return (host, int(port)) if found else None
+
+
 def check_number(argument: str, value: object, *, expected: str, ok: bool) -> None:
     """Raise `InputError` unless `ok`; `expected` says in words what would have been."""
     if not ok:

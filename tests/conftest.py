@@ -18,6 +18,12 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture
+def unverified(monkeypatch):
+    """Skip the fresh process that verifies an export, for tests of what comes before and after."""
+    monkeypatch.setattr("kclassify.serving.saved_model.verify", lambda *_, **__: {"images": 0})
+
+
 @pytest.fixture(scope="session")
 def tiny_arrays():
     """Sixty 8x8 colour images of three classes that a network can tell apart by brightness."""

@@ -143,8 +143,13 @@ IMAGES = {
 CLAIMS = [name for name in IMAGES if "of" in name or "lossless" in name or "upside" in name]
 
 
+@pytest.fixture(scope="module")
+def classifier(tiny_run):
+    return kclassify.load(tiny_run)
+
+
 @pytest.mark.parametrize("name", IMAGES)
-def test_a_hostile_image_is_refused_by_fit_and_by_predict(name, tiny_run):
+def test_a_hostile_image_is_refused_by_fit_and_by_predict(name, classifier):
     place = Path("images")
     for label in ("a", "b"):
         (place / label).mkdir(parents=True)
@@ -155,17 +160,16 @@ def test_a_hostile_image_is_refused_by_fit_and_by_predict(name, tiny_run):
     with pytest.raises(InputError, match=r"1 of 13 that cannot[\s\S]*evil\.png"):
         kclassify.fit(place, **OPTIONS)
     assert not Path("r").exists()
-    answer = kclassify.load(tiny_run).predict(place / "a" / "evil.png")
+    answer = classifier.predict(place / "a" / "evil.png")
     assert answer["error"].notna().all()
 
 
 @pytest.mark.parametrize("name", CLAIMS)
-def test_a_served_model_takes_no_memory_for_a_header(name, exported):
+def test_a_served_model_takes_no_memory_for_a_header(name, served):
     import tensorflow as tf
 
-    model = tf.saved_model.load(str(exported))
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than 64 million"):
-        model.signatures["serve_bytes"](image_bytes=tf.constant([IMAGES[name]]))
+        served.signatures["serve_bytes"](image_bytes=tf.constant([IMAGES[name]]))
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +178,13 @@ def exported(tmp_path_factory, tiny_run):
 
     path = shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("hostile") / "run")
     return kclassify.export(path)
+
+
+@pytest.fixture(scope="module")
+def served(exported):
+    import tensorflow as tf
+
+    return tf.saved_model.load(str(exported))
 
 
 # ---- models

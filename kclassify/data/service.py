@@ -3,7 +3,7 @@
 import socket
 
 from kclassify import runtime
-from kclassify.checks import InputError
+from kclassify.checks import InputError, parse_address
 from kclassify.data.spec import FileImages, PackedImages, Source
 
 runtime.prepare()
@@ -22,15 +22,15 @@ def check_service(address: str, source: Source) -> None:
             f"images in {len(source.splits['train']):,} files with data_service={address!r}. Run "
             "`kclassify pack` first, and put the folder where the service's workers see it."
         )
-    host, _, port = address.removeprefix(_SCHEME).rpartition(":")
-    if not (address.startswith(_SCHEME) and host and port.isdecimal()):
+    place = parse_address(address.removeprefix(_SCHEME))
+    if place is None or not address.startswith(_SCHEME):
         raise InputError(
             f"`data_service` must be of the form grpc://host:port. Received: {address!r}."
         )
     try:
-        socket.create_connection((host, int(port)), timeout=_SECONDS_TO_ANSWER).close()
+        socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
     # A name that is none is a UnicodeError.
-    except (OSError, OverflowError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:
         raise InputError(
             f"`data_service` must be where the dispatcher of a tf.data service answers. Received: "
             f"{address!r} ({error}). Start it, or leave `data_service` out."

@@ -10,7 +10,6 @@ from kclassify.config import FitConfig
 from kclassify.presets import PRESETS
 from kclassify.reporting.tables import RunTables
 
-
 # The learning rate follows the batch size where that is left out.
 CHOSEN = ("epochs", "batch_size")
 

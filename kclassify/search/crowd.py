@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any, Self
 
 from kclassify import runtime
-from kclassify.checks import InputError
+from kclassify.checks import InputError, parse_address
 from kclassify.search.shared_data import laid_down
 
 runtime.prepare()
@@ -67,12 +67,12 @@ class Address:
     """
 
     def __init__(self, text: str):
-        host, _, port = text.rpartition(":")
-        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        found = parse_address(text)
+        if found is None:
             raise InputError(
                 f"`chief` must be a host and a port, such as '127.0.0.1:8000'. Received: {text!r}."
             )
-        self.host, self.port = host, int(port)
+        self.host, self.port = found
 
     @property
     def loopback(self) -> bool:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kclassify.checks import InputError, is_whole
+from kclassify.checks import InputError, is_whole, parse_address
 
 VARIABLE = "TF_CONFIG"
 SLURM = "slurm"
@@ -118,8 +118,7 @@ def _checked(
     workers: tuple[str, ...], index: int | None, *, source: str, index_source: str
 ) -> Cluster | None:
     for address in workers:
-        host, _, port = address.rpartition(":")
-        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+        if parse_address(address) is None:
             raise InputError(
                 f"`{source}` must list addresses of the form host:port. Received: {address!r}."
             )

@@ -166,7 +166,7 @@ def test_few_validation_images_leave_the_probabilities_as_they_are(tiny_run, tmp
     assert found.uncalibrated == {}
 
 
-def test_what_is_exported_and_loaded_has_the_temperature(run):
+def test_what_is_exported_and_loaded_has_the_temperature(run, unverified):
     kclassify.calibrate(run, verbose=False)
     kclassify.evaluate(run, verbose=False)
     images = run.source.splits["test"].images
@@ -185,7 +185,7 @@ def test_a_temperature_of_one_adds_nothing():
     assert with_temperature(model, 1.0) is model
 
 
-def test_answers_are_withheld_and_sets_named_as_validation_guarantees(run):
+def test_answers_are_withheld_and_sets_named_as_validation_guarantees(run, unverified):
     asked = {"abstain_at": {"accuracy": 0.5}, "label_sets": 0.9}
     found = kclassify.evaluate(run, **asked, verbose=False)
     assert found.decided["answered"] <= 1

@@ -6,6 +6,7 @@ import pytest
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.evaluation import cost as room
 from kclassify.evaluation.cost import cost, measure
 from kclassify.models.saved import load_run_model
 from kclassify.reporting.report import environment
@@ -16,6 +17,12 @@ from kclassify.runs import Run
 @pytest.fixture
 def run(tiny_run, tmp_path):
     return Run(shutil.copytree(tiny_run.path, tmp_path / "run"))
+
+
+@pytest.fixture
+def measured_here(monkeypatch):
+    """Measure without a process of its own."""
+    monkeypatch.setattr(room, "measure_in_child", lambda path, *asked: measure(str(path), *asked))
 
 
 def test_a_run_without_an_export_is_measured_by_its_model(run):
@@ -36,7 +43,7 @@ def test_a_run_without_an_export_is_measured_by_its_model(run):
     assert "p95_ms" in found._repr_html_()
 
 
-def test_the_newest_export_is_what_is_served_and_a_damaged_one_says_why(run):
+def test_the_newest_export_is_what_is_served_and_a_damaged_one_says_why(run, unverified):
     folder = kclassify.export(run)
     found = cost(run, batch_sizes=[1], seconds=0.05, verbose=False)
     assert found.served == f"export/{folder.name}"
@@ -49,7 +56,7 @@ def test_the_newest_export_is_what_is_served_and_a_damaged_one_says_why(run):
     assert not run.analysis_file("cost").exists()
 
 
-def test_the_section_shows_what_the_files_say(run):
+def test_the_section_shows_what_the_files_say(run, measured_here):
     assert section.read(run) is None
     found = cost(run, batch_sizes=[1, 4], seconds=0.05, verbose=False)
     facts = json.loads(run.analysis_file("cost").read_text())
@@ -60,7 +67,7 @@ def test_the_section_shows_what_the_files_say(run):
     assert "cost.csv" in html
 
 
-def test_of_other_weights_nothing_is_shown(run):
+def test_of_other_weights_nothing_is_shown(run, measured_here):
     cost(run, batch_sizes=[1], seconds=0.05, verbose=False)
     run.write(run.summary_file, {**run.summary, "weights_sha256": "another"})
     assert section.read(run) is None

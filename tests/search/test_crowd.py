@@ -118,7 +118,7 @@ def free_port():
 def test_workers_find_what_one_process_finds(tiny_arrays, asked):
     alone = kclassify.tune(tiny_arrays, **asked).trials
     beside = kclassify.tune(tiny_arrays, **{**asked, "project_name": "w"}, workers=2).trials
-    kept = ["trial", "state", "val_accuracy", "filters", "learning_rate", "epochs"]
+    kept = ["trial", "state", "val_accuracy", "label_smoothing", "learning_rate", "epochs"]
     by_trial = [found[kept].sort_values("trial", ignore_index=True) for found in (alone, beside)]
     pd.testing.assert_frame_equal(*by_trial)
     assert not Path("saved_models/w/.data").exists()

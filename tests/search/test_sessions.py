@@ -40,10 +40,16 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def sessions(config, source):
+    """Sessions of which one has been trained."""
+    found = Sessions(source)
+    trained(found.get(config), source)
+    return found
+
+
 @pytest.mark.parametrize("change", CHANGES, ids=str)
-def test_it_trains_as_a_new_one(change, config, source):
-    sessions = Sessions(source)
-    trained(sessions.get(config), source)
+def test_it_trains_as_a_new_one(change, config, source, sessions):
     again = sessions.get(config.replace(**change))
     found = trained(again, source)
     expected = trained(build_session(source, config.replace(**change)), source)

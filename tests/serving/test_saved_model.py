@@ -14,12 +14,6 @@ from kclassify.serving.saved_model import export, versions
 
 
 @pytest.fixture
-def unverified(monkeypatch):
-    """Skip the fresh process, for tests of what comes before and after it."""
-    monkeypatch.setattr(saved_model, "verify", lambda *args, **kwargs: {"images": 0})
-
-
-@pytest.fixture
 def own_run(make_run, tmp_path):
     return make_run(tmp_path / "own")
 
@@ -157,7 +151,7 @@ def foldable_run(own_run):
 
 
 @pytest.mark.parametrize("tta", ["none", "flip_shift"])
-def test_batch_normalization_is_folded_and_the_answers_stay(foldable_run, images, tta):
+def test_batch_normalization_is_folded_and_the_answers_stay(foldable_run, images, tta, unverified):
     model = with_test_time(keras.saving.load_model(foldable_run.model_file, compile=False), tta)
     folder = export(foldable_run, tta=tta)
     served = tf.saved_model.load(folder)

@@ -101,7 +101,7 @@ def test_a_search_trains_on_it(packed, options):
     assert len(found.trials) == 2
 
 
-def test_it_is_analysed_and_exported(streamed):
+def test_it_is_analysed_and_exported(streamed, unverified):
     kclassify.evaluate(streamed, verbose=False)
     found = kclassify.analyze(streamed, parts=("explanation", "learned", "slices"), verbose=False)
     assert set(found) == {"explanation", "learned", "slices"}
