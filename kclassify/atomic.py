@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 from kclassify.checks import StorageError
 
@@ -112,8 +113,9 @@ def flush(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    # The whole name stays last: Keras and NumPy choose the format by how it ends.
-    return path.with_name(f".{os.getpid()}.{path.name}")
+    # The whole name stays last: Keras and NumPy choose the format by how it ends. In a container
+    # each process may have the number of the one before.
+    return path.with_name(f".{os.getpid()}.{uuid4().hex[:8]}.{path.name}")
 
 
 @contextmanager

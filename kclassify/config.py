@@ -143,8 +143,14 @@ class FitConfig:
         return cls(**values)
 
 
+# Their step does not grow with the gradient: a preset's rate for another is far off.
+RATES = {"adagrad": 1e-2, "adam": 1e-3, "adamw": 1e-3, "lion": 1e-4, "rmsprop": 1e-3}
+
+
 def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
     """Return the configuration that `preset` and then `options` make of the defaults.
+
+    With another optimizer than the preset's and no learning rate, an adaptive one gets its own.
 
     An option that is no field of `FitConfig` goes to `model_args`, where the chosen model's
     builder checks it: ``depth=20`` is ``model_args={"depth": 20}``.
@@ -158,6 +164,9 @@ def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
             f"Received: epochs={options['epochs']!r}, time_budget={options['time_budget']!r}."
         )
     extra = {name: values.pop(name) for name in list(values) if name not in names}
+    own = options.get("optimizer", PRESETS[preset].get("optimizer"))
+    if own != PRESETS[preset].get("optimizer") and own in RATES and "learning_rate" not in options:
+        values["learning_rate"] = RATES[own]
     if values.get("model", "convnet") != PRESETS[preset].get("model", "convnet"):
         # Another network does not take the arguments of the preset's, and maybe not every size.
         values["model_args"] = options.get("model_args", {})
@@ -250,6 +259,9 @@ def _check_training_numbers(config: FitConfig) -> None:
             expected=f"a whole number of at least {least}",
             ok=is_whole(value, least=least),
         )
+    check_number(
+        "seed", config.seed, expected="below 2**32, as NumPy wants it", ok=config.seed < 2**32
+    )
     for name in ("learning_rate", "gradient_clip", "weight_clip"):
         value = getattr(config, name)
         if value is not None or name == "learning_rate":

@@ -291,7 +291,7 @@ def _smallest(bench: Bench) -> Judged:
             f"`max_drop` must be a loss that something keeps to. Received: {bench.max_drop!r}, and "
             f"of what was tried for {str(bench.parent.run)!r} nothing surely does on "
             f"{images:,} validation images. Nearest:\n{nearest_candidates(others)}\n"
-            "Give a higher one, or more `epochs`. What was tried is kept."
+            "Give a higher one, or more `epochs`, and another `run_dir`: what was tried is kept."
         )
     return min(passing, key=lambda one: one.row["megabytes"])
 

@@ -80,7 +80,9 @@ def factorized(model: keras.Model, *, energy: float = 0.95) -> keras.Model:
         inputs = thin[layer.name](inputs) if layer.name in thin else inputs
         return layer(inputs, *args, **options)
 
-    copy = keras.models.clone_model(model, clone_function=copied, call_function=called)
+    copy = keras.models.clone_model(
+        model, clone_function=copied, call_function=called, recursive=True
+    )
     for layer in model.layers:
         _set_weights(layer, copy, found.get(layer.name), thin.get(layer.name))
     return copy

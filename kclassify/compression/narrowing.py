@@ -9,6 +9,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
+from kclassify.models.weights import follow_weights
 
 runtime.prepare()
 
@@ -53,6 +54,7 @@ def without_channels(channels: Channels, gone: np.ndarray) -> keras.Model:
     copy = keras.models.clone_model(channels.model, clone_function=copied)
     for layer, twin in twins:
         twin.set_weights(_left(layer, stays))
+    follow_weights(copy)
     return copy
 
 

@@ -1,5 +1,6 @@
 """The run that is made smaller, opened once, and the runs that come of it."""
 
+import json
 import os
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -69,10 +70,12 @@ class Parent:
         manifest = self.run.config
         facts = run_facts(self.source, manifest["preset"], config, self.source)
         parent = {"run": str(self.run), "weights_sha256": self.run.summary["weights_sha256"]}
+        asked = {"parent": parent, **compression}
         return {
             **facts,
             "reference": manifest["reference"],
-            "compression": {"parent": parent, **compression},
+            # As it is read again: lists, where somebody gave tuples.
+            "compression": json.loads(json.dumps(asked)),
         }
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
+from kclassify.models.weights import copy_weights
 
 runtime.prepare()
 
@@ -65,8 +66,8 @@ def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
             _round_kernel(copy)
         return copy
 
-    form = keras.models.clone_model(model, clone_function=copied)
-    form.set_weights(model.get_weights())
+    form = keras.models.clone_model(model, clone_function=copied, recursive=True)
+    copy_weights(model, form)
     return form
 
 

@@ -11,6 +11,7 @@ from kclassify import runtime
 from kclassify.checks import InputError, nearest
 from kclassify.compression.parent import Parent, child_path
 from kclassify.config import DATA_FIELDS, FitConfig
+from kclassify.models.weights import copy_weights
 from kclassify.runs import Run, run_path
 
 runtime.prepare()
@@ -176,5 +177,5 @@ def produce(
 def copy_of(network: keras.Model) -> keras.Model:
     """Return a network with the same weights that may be changed."""
     copy = keras.models.clone_model(network)
-    copy.set_weights(network.get_weights())
+    copy_weights(network, copy)
     return copy

@@ -18,8 +18,8 @@ def load(reference: Any, config: FitConfig) -> Source:
     """Load ``(images, labels)``, a dataset of such, or a mapping from split names to either.
 
     Images are ``(n, height, width)`` or ``(n, height, width, channels)``, whole numbers from 0 to
-    255 or floats in [0, 1] or [0, 255]; which of the two is decided by the largest over all the
-    splits. For the labels see `encode_labels`.
+    255, floats in [0, 1] or [0, 255], of which the largest over all the splits decides, or masks
+    of True and False. For the labels see `encode_labels`.
 
     Raises:
         InputError: the images or labels are not of these forms, or a dataset does not end.
@@ -87,6 +87,8 @@ def _checked_images(images: np.ndarray) -> np.ndarray:
             "of the shape (n, height, width) or (n, height, width, channels) with 1, 3 or 4 "
             "channels, last", f"the shape {images.shape}",
         )  # fmt: skip
+    if images.dtype.kind == "b":
+        return images.astype(np.uint8) * 255
     if images.dtype.kind not in "iuf":
         raise _image_error("numbers", f"the dtype {images.dtype}")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
@@ -108,8 +110,14 @@ def _check_lengths(images: np.ndarray, labels: np.ndarray) -> None:
 
 
 def _factor(parts: dict[str, np.ndarray]) -> float:
-    floats = [images for images in parts.values() if images.dtype.kind == "f"]
-    return 255.0 if floats and max(images.max() for images in floats) <= 1 else 1.0
+    """Return what floats are multiplied by, or raise `InputError` where the scale is in doubt."""
+    largest = max(float(images.max()) for images in parts.values())
+    floats = [float(images.max()) for images in parts.values() if images.dtype.kind == "f"]
+    if (floats and 1 < max(floats) < 2) or (not floats and largest == 1):
+        raise _image_error(
+            "in [0, 255], or floats in [0, 1]", f"values up to {largest:g}, which would be black"
+        )
+    return 255.0 if floats and max(floats) <= 1 else 1.0
 
 
 def _as_uint8(images: np.ndarray, factor: float) -> np.ndarray:
@@ -154,13 +162,15 @@ def _batches(dataset: Any) -> Iterator[Pair]:
             "`data` must be a dataset that ends. Received: an infinite one. Leave out .repeat()."
         )
     try:
-        whole = dataset if _batched(spec[0].shape) else dataset.batch(64)
+        whole = dataset if _batched(*(part.shape for part in spec)) else dataset.batch(64)
         yield from whole.as_numpy_iterator()
     except tf.errors.InvalidArgumentError as error:
         raise _image_error("of one shape", f"a dataset that cannot be batched ({error})") from error
 
 
-def _batched(shape: Any) -> bool:
+def _batched(shape: Any, of_labels: Any) -> bool:
+    if of_labels.rank == 0:
+        return False
     if shape.rank not in (2, 3, 4):
         raise _image_error("of a known rank", f"a dataset of images of the shape {shape}")
     # Of rank 3 are batches of grey images and single images with channels.

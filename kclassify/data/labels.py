@@ -16,7 +16,8 @@ def encode_labels(parts: Parts, class_names: Sequence[str] | None) -> tuple[Part
 
     Args:
         parts: from split names to labels ``(n,)``, ``(n, 1)`` or ``(n, num_classes)``.
-        class_names: the names of integer, one-hot or soft labels; by default their numbers.
+        class_names: the names of integer, one-hot or soft labels, in order; by default the
+            numbers that occur.
 
     Returns:
         The labels, int32 ``(n,)`` or float32 ``(n, num_classes)``, and the class names.
@@ -41,6 +42,9 @@ def encode_labels(parts: Parts, class_names: Sequence[str] | None) -> tuple[Part
 def encode_names(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
     """Encode labels by their place in the sorted union over the splits."""
     names = np.unique(np.concatenate(list(parts.values())))
+    alike = [name for name in names if name != name.strip() and name.strip() in names]
+    if alike:
+        raise _label_error("alike where they are meant to be", f"{alike[0]!r} and without blanks")
     encoded = {
         split: np.searchsorted(names, labels).astype(np.int32) for split, labels in parts.items()
     }
@@ -50,17 +54,22 @@ def encode_names(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
 def encode_indices(
     parts: Parts, class_names: Sequence[str] | None
 ) -> tuple[Parts, tuple[str, ...]]:
-    """Check integer labels against the class names, which are their numbers by default."""
+    """Encode integer labels: places in the class names, or else by the numbers that occur."""
     for labels in parts.values():
         if not np.all(np.isfinite(labels)) or np.any(labels != np.floor(labels)):
             raise _label_error("whole numbers", f"{labels[:3].tolist()}...")
-    highest = max(int(labels.max()) for labels in parts.values())
-    lowest = min(int(labels.min()) for labels in parts.values())
-    names = tuple(class_names or (str(index) for index in range(highest + 1)))
-    if lowest < 0 or highest >= len(names):
-        wrong = lowest if lowest < 0 else highest
-        raise _label_error(f"from 0 to {len(names) - 1}, one for each class name", f"{wrong}")
-    return {split: labels.astype(np.int32) for split, labels in parts.items()}, names
+    numbers = np.unique(np.concatenate(list(parts.values())))
+    lowest, highest = int(numbers[0]), int(numbers[-1])
+    if lowest < 0:
+        raise _label_error("of at least 0", f"{lowest}")
+    if not class_names:
+        encoded = {split: np.searchsorted(numbers, part) for split, part in parts.items()}
+        names = tuple(str(int(number)) for number in numbers)
+        return {split: part.astype(np.int32) for split, part in encoded.items()}, names
+    if highest >= len(class_names):
+        expected = f"from 0 to {len(class_names) - 1}, one for each class name"
+        raise _label_error(expected, f"{highest}")
+    return {split: part.astype(np.int32) for split, part in parts.items()}, tuple(class_names)
 
 
 def _column(labels: np.ndarray) -> np.ndarray:

@@ -24,8 +24,8 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     are read as they are used.
 
     Raises:
-        InputError: the images cannot be split, are fewer than `config.batch_size`, or are packed
-            with another shape.
+        InputError: the images cannot be split, are fewer than `config.batch_size`, are packed with
+            another shape, or are of a class that train lacks.
 
     Example:
         >>> from kclassify import FitConfig
@@ -35,6 +35,7 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
         {'train': 1458, 'validation': 160, 'test': 179}
     """
     splits = split_source(source, config)
+    _check_known(splits, source.class_names)
     _check_batch_size(len(splits["train"]), config)
     shape = choose_shape(list(splits.values()), config)
     shaped = {split: bring_to(examples, shape) for split, examples in splits.items()}
@@ -42,6 +43,18 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     if _fits(total, shape, config):
         shaped = {split: _in_memory(part, verbose=verbose) for split, part in shaped.items()}
     return replace(source, splits=shaped)
+
+
+def _check_known(splits: dict[str, Examples], class_names: tuple[str, ...]) -> None:
+    """Raise `InputError` for a class that is measured and not trained."""
+    known = splits["train"].class_ids
+    for split, examples in splits.items():
+        unknown = np.setdiff1d(examples.class_ids, known)
+        if len(unknown):
+            raise InputError(
+                f"`data` must have every class in train. Received: {class_names[unknown[0]]!r} in "
+                f"{split} alone. Rename it if another is meant, or add images of it to train."
+            )
 
 
 def as_trained(

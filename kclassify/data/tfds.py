@@ -1,5 +1,6 @@
 """Any image-classification dataset of TensorFlow Datasets, by ``tfds:<name>``."""
 
+import math
 import os
 import re
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from kclassify.checks import InputError, nearest
+from kclassify.checks import InputError, nearest, parse_bytes
 from kclassify.config import FitConfig
 from kclassify.data.spec import SPLIT_NAMES, Examples, Source
 
@@ -27,6 +28,7 @@ def load(reference: str, config: FitConfig) -> Source:
     builder = _builder(name, config)
     features = _check_features(name, builder)
     _download(name, builder)
+    _check_memory(name, builder, config)
     splits = {
         SPLIT_NAMES[split]: _read(builder, name, split, config)
         for split in builder.info.splits
@@ -94,17 +96,37 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
+def _shape(builder: Any, config: FitConfig) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
+    """Return the size that all images have, if there is one, and the shape that they get."""
     from kclassify.data.preparation import choose_size
 
     height, width, channels = builder.info.features["image"].shape
     own_size = (height, width) if height and width else None
-    image_size = choose_size(own_size, config)
-    channels = config.channels or (1 if channels == 1 else 3)
+    return own_size, (
+        *choose_size(own_size, config),
+        config.channels or (1 if channels == 1 else 3),
+    )
+
+
+def _check_memory(name: str, builder: Any, config: FitConfig) -> None:
+    """Raise `InputError` for images that memory should not hold: they are read into it."""
+    images = sum(builder.info.splits[one].num_examples for one in builder.info.splits
+                 if one in SPLIT_NAMES)  # fmt: skip
+    needed = images * math.prod(_shape(builder, config)[1])
+    if needed > parse_bytes("memory_budget", config.memory_budget):
+        raise InputError(
+            f"`memory_budget` must be at least what the images of a TFDS dataset take, here "
+            f"{needed / 1e9:,.1f}GB. Received: {config.memory_budget!r} for {name!r}. Raise it, or "
+            "choose a smaller `image_size`."
+        )
+
+
+def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
+    own_size, (*image_size, channels) = _shape(builder, config)
     total = builder.info.splits[split].num_examples
     images = np.empty((total, *image_size, channels), np.uint8)
     labels = np.empty(total, np.int32)
-    batches = _batches(builder, split, own_size, image_size=image_size, channels=channels)
+    batches = _batches(builder, split, own_size, image_size=tuple(image_size), channels=channels)
     bar = tqdm(desc=f"reading {split}", total=total, unit="image", delay=1.5, disable=None)
     done = 0
     for some_images, some_labels in batches.as_numpy_iterator():

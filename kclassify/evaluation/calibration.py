@@ -33,7 +33,7 @@ from kclassify.runs import Run
 runtime.prepare()
 
 from kclassify.evaluation.predictions import Predictions, predict  # noqa: E402
-from kclassify.evaluation.run_data import own_split_of, source_of  # noqa: E402
+from kclassify.evaluation.run_data import own_split_of, source_of, with_own_data  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import (  # noqa: E402
     HIGHEST,
@@ -102,10 +102,11 @@ def calibrate(
         >>> import kclassify
         >>> run = kclassify.fit("digits", epochs=1, run_dir="my-run", verbose=False)
         >>> kclassify.calibrate(run, verbose=False).images
-        180
+        160
     """
     check_choice("tta", tta, VIEWS)
     run = Run.open(run)
+    run, data = with_own_data(run, data, verbose=verbose)
     examples = own_split_of(run, split="validation", data=data, verbose=verbose)
     if len(examples) < LEAST_IMAGES:
         raise InputError(

@@ -146,17 +146,18 @@ def compare(
         _by_class(names, right, places, given, found[0].class_names),
         _changes(names, right, places, found),
     )
-    _write(runs[-1], comparison)
+    _write(runs[-1], comparison, found[-1].key(split))
     return comparison
 
 
-def _write(run: Run, found: Comparison) -> None:
+def _write(run: Run, found: Comparison, evaluated: str) -> None:
     run.write(run.table_file("comparison"), found.pairs.set_index("a"))
     run.write(run.table_file("comparison-classes"), found.per_class.set_index("a"))
     run.write(run.table_file("comparison-changes"), found.changes.set_index("a"))
     facts = {
         "split": found.split,
         "weights_sha256": run.summary["weights_sha256"],
+        "evaluated": evaluated,
         "images": found.images,
         "runs": found.runs.reset_index().to_dict("records"),
         "pairs": found.pairs.to_dict("records"),

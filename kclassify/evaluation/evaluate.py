@@ -11,6 +11,7 @@ import pandas as pd
 from kclassify import runtime
 from kclassify.checks import check_choice, check_number
 from kclassify.config import FitConfig
+from kclassify.data.sources import source_name
 from kclassify.data.spec import SPLITS, Examples
 from kclassify.runs import Run
 
@@ -34,15 +35,25 @@ from kclassify.evaluation.deciding import (  # noqa: E402
     thresholds_of,
 )
 from kclassify.evaluation.intervals import Interval, intervals  # noqa: E402
-from kclassify.evaluation.predictions import Predictions, predict, worst_errors  # noqa: E402
-from kclassify.evaluation.run_data import can_reload, examples_of, source_of  # noqa: E402
+from kclassify.evaluation.predictions import (  # noqa: E402
+    Predictions,
+    hash_of_ids,
+    predict,
+    worst_errors,
+)
+from kclassify.evaluation.run_data import (  # noqa: E402
+    can_reload,
+    examples_of,
+    source_of,
+    with_own_data,
+)
 from kclassify.models.deciding import Deciding  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import as_evaluated  # noqa: E402
 from kclassify.models.test_time import VIEWS  # noqa: E402
 from kclassify.training.cluster import find_cluster  # noqa: E402
 from kclassify.training.replicas import joined  # noqa: E402
-from kclassify.training.together import check_same_work, hash_of_ids, in_turn  # noqa: E402
+from kclassify.training.together import check_same_work, in_turn  # noqa: E402
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,7 @@ class Evaluation:
         uncalibrated: the metrics that it changes, without it.
         deciding: when an answer is withheld, and sets of labels, where that was asked for.
         decided: what that came to on these images, see `deciding.measured`.
+        data: where other images than the run's own were measured, their name.
     """
 
     split: str
@@ -76,6 +88,7 @@ class Evaluation:
     uncalibrated: dict[str, float] = field(default_factory=dict)
     deciding: Deciding = field(default_factory=Deciding)
     decided: dict[str, float] = field(default_factory=dict)
+    data: str | None = None
 
     @property
     def table(self) -> pd.DataFrame:
@@ -173,7 +186,7 @@ def evaluate(
     run = Run.open(run)
     replicas = joined(FitConfig(), find_cluster(cluster, worker))
     with replicas.watched("run the same command on all workers again"):
-        network, examples, calibration, deciding = in_turn(
+        network, examples, calibration, deciding, other = in_turn(
             replicas, partial(_ready, run, split=split, data=data, tta=tta, asked=asked,
                               verbose=verbose and replicas.chief)
         )  # fmt: skip
@@ -192,7 +205,7 @@ def evaluate(
         )
     predictions = replace(predictions, tta=tta)
     temperature = calibration.temperature if calibration else 1.0
-    evaluation = _measure(predictions, split, tta, temperature, deciding)
+    evaluation = replace(_measure(predictions, split, tta, temperature, deciding), data=other)
     if replicas.chief:
         _write(run, evaluation, predictions, examples)
     return evaluation
@@ -206,15 +219,20 @@ def _ready(
     tta: str,
     asked: tuple[float | None, float | None],
     verbose: bool,
-) -> tuple[keras.Model, Examples, Calibration | None, Deciding]:
-    """Return who predicts what, and what validation says of it; the run has that from then on."""
+) -> tuple[keras.Model, Examples, Calibration | None, Deciding, str | None]:
+    """Return who predicts what, and what validation says of it; the run has that from then on.
+
+    And the name of the data, where it is not the run's own.
+    """
+    run, data = with_own_data(run, data, verbose=verbose)
     if data is None and can_reload(run):
         # Once for both: the validation images calibrate what the others are predicted with.
         run = replace(run, source=source_of(run, verbose=verbose))
     network = load_run_model(run)
     examples = examples_of(run, split=split, data=data, verbose=verbose)
     calibration = needed_calibration(run, tta, verbose=verbose)
-    return network, examples, calibration, deciding_of(run, tta, *asked)
+    other = None if data is None else source_name(data)
+    return network, examples, calibration, deciding_of(run, tta, *asked), other
 
 
 def _measure(
@@ -240,18 +258,30 @@ def _measure(
 
 def _write(run: Run, evaluation: Evaluation, found: Predictions, examples: Examples) -> None:
     pair = (found.labels, found.probabilities)
-    run.write(run.predictions_file(evaluation.split), found.arrays())
-    run.write(run.errors_file, worst_errors(found, examples))
-    run.write(run.table_file("metrics"), evaluation.table)
-    run.write(run.table_file("per_class"), evaluation.per_class)
-    run.write(run.table_file("confusion"), evaluation.confusion)
-    run.write(run.table_file("reliability"), _reliabilities(*pair, evaluation.temperature))
-    run.write(run.table_file("coverage"), coverage_of(*pair))
-    run.write(run.table_file("thresholds"), thresholds_of(run, evaluation.tta, *pair))
-    summary = {
+    contents = {
+        run.predictions_file(evaluation.split): found.arrays(),
+        run.errors_file: worst_errors(found, examples),
+        run.table_file("metrics"): evaluation.table,
+        run.table_file("per_class"): evaluation.per_class,
+        run.table_file("confusion"): evaluation.confusion,
+        run.table_file("reliability"): _reliabilities(*pair, evaluation.temperature),
+        run.table_file("coverage"): coverage_of(*pair),
+        run.table_file("thresholds"): thresholds_of(run, evaluation.tta, *pair),
+    }
+    # It says that the evaluation is whole: until the last file is there, there is none.
+    run.metrics_file.unlink(missing_ok=True)
+    for file, content in contents.items():
+        run.write(file, content)
+    run.write(run.metrics_file, _summary(run, evaluation, found))
+
+
+def _summary(run: Run, evaluation: Evaluation, found: Predictions) -> dict[str, Any]:
+    return {
         "split": evaluation.split,
         "tta": evaluation.tta,
-        "images": len(examples),
+        "images": len(found.ids),
+        "data": evaluation.data,
+        "evaluated": found.key(evaluation.split),
         "weights_sha256": run.summary["weights_sha256"],
         "metrics": evaluation.metrics,
         "intervals": evaluation.intervals,
@@ -260,8 +290,6 @@ def _write(run: Run, evaluation: Evaluation, found: Predictions, examples: Examp
         "deciding": evaluation.deciding.to_json(),
         "decided": evaluation.decided,
     }
-    # Last, since it is what says that the evaluation is whole.
-    run.write(run.metrics_file, summary)
 
 
 def _reliabilities(labels: Any, probabilities: Any, temperature: float) -> pd.DataFrame:

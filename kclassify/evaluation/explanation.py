@@ -210,6 +210,6 @@ def _write(subject: Subject, found: Explanation) -> None:
     run.write(run.arrays_file("explanations"), arrays)
     facts = {
         "split": subject.split, "method": found.method, "verdict": found.verdict,
-        "flagged": check.flagged, **vars(check), "weights_sha256": subject.weights,
+        "flagged": check.flagged, **vars(check), **subject.whose,
     }  # fmt: skip
     run.write(run.analysis_file("explanation"), facts)

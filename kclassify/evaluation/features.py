@@ -332,6 +332,6 @@ def _write(subject: Subject, found: Learned, pictures: dict[str, np.ndarray]) ->
         "split": found.split, "images": found.images, "training_images": found.training_images,
         "embedded": len(found.embedding), "drawn_by": found.drawn_by, "verdict": found.verdict,
         "whitening": found.whitening, "filters": 0 if found.filters is None else len(found.filters),
-        "closest": found.closest.head(10).to_dict("records"), "weights_sha256": subject.weights,
+        "closest": found.closest.head(10).to_dict("records"), **subject.whose,
     }  # fmt: skip
     run.write(run.analysis_file("learned"), facts)

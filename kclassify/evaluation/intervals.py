@@ -77,7 +77,7 @@ def intervals(
 def _bootstrap(
     metric: Metric, columns: np.ndarray, strata: np.ndarray, seed: int, confidence: float
 ) -> Interval:
-    columns = columns.astype(np.float32)
+    columns = columns.astype(np.float32, copy=False)
     draws = int(np.clip(MOST_ADDED // columns.size, LEAST_DRAWS, DRAWS))
     drawn = [metric.finish(times @ columns / len(columns))
              for times in drawn_times(strata, draws=draws, seed=seed)]  # fmt: skip

@@ -89,9 +89,14 @@ def _gaps(labels: np.ndarray, probabilities: np.ndarray, *, equal_counts: bool) 
 
 def _class_gaps(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Note the same of each class's probability, in columns of its own."""
-    gaps = probabilities - (class_ids(labels)[:, None] == np.arange(probabilities.shape[1]))
-    parts = [_in_bins(*pair) for pair in zip(gaps.T, probabilities.T, strict=True)]
-    return np.concatenate(parts, axis=1)
+    images, classes = probabilities.shape
+    gaps = probabilities - (class_ids(labels)[:, None] == np.arange(classes))
+    # Of many classes it is large.
+    found = np.zeros((images, classes * BINS), np.float32)
+    for place in range(classes):
+        bins = confidence_bins(probabilities[:, place])
+        found[np.arange(images), place * BINS + bins] = gaps[:, place]
+    return found
 
 
 def _in_bins(

@@ -263,17 +263,27 @@ def _given(subject: Subject, against: Any, most: int, seed: int) -> dict[str, Ex
 def _embedded(subject: Subject, train: Examples, most: int, seed: int) -> dict[str, Examples]:
     height, width, channels = subject.network.input_shape[1:]
     size, rng = (most, height, width, channels), np.random.default_rng(seed)
-    seen = first_images(train, most).astype(np.float32)
-    noise = rng.normal(seen.mean(axis=(0, 1, 2)), seen.std(axis=(0, 1, 2)), size)
-    sets = {
-        "uniform noise": rng.integers(0, 256, size, np.uint8),
-        "gaussian noise": np.clip(np.rint(noise), 0, 255).astype(np.uint8),
-    }
+    noise = _noise_like(first_images(train, most), size, rng)
+    sets = {"uniform noise": rng.integers(0, 256, size, np.uint8), "gaussian noise": noise}
     if subject.run.config["data"] != "digits":
         digits = load_digits().images[:most, ..., None] * 255 / 16
         sets["digits"] = _brought(digits.astype(np.uint8), size[1:])
     sets["photographs"] = _crops(size, rng)
     return {name: _unlabelled(images) for name, images in sets.items()}
+
+
+def _noise_like(
+    images: np.ndarray, size: tuple[int, int, int, int], rng: np.random.Generator
+) -> np.ndarray:
+    """Return noise as bright and as varied as `images`, made one by one to save memory."""
+    mean = images.mean(axis=(0, 1, 2))
+    squares = sum((one.astype(np.float64) ** 2).mean(axis=(0, 1)) for one in images) / len(images)
+    spread = np.sqrt(squares - mean**2)
+    found = np.empty(size, np.uint8)
+    for place in range(len(found)):
+        drawn = rng.normal(mean, spread, size[1:])
+        found[place] = np.clip(np.rint(drawn), 0, 255)
+    return found
 
 
 def _crops(size: tuple[int, int, int, int], rng: np.random.Generator) -> np.ndarray:
@@ -306,6 +316,6 @@ def _write(subject: Subject, found: OutOfDistribution) -> None:
     facts = {
         "split": found.split, "images": found.images, "neighbour": found.neighbour,
         "threshold_from": found.threshold_from, "verdict": found.verdict,
-        "rows": found.table.to_dict("records"), "weights_sha256": subject.weights,
+        "rows": found.table.to_dict("records"), **subject.whose,
     }  # fmt: skip
     run.write(run.analysis_file("out_of_distribution"), facts)

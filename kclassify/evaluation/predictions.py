@@ -1,5 +1,6 @@
 """The one pass over a split that every figure is derived from."""
 
+import hashlib
 import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from kclassify.training.replicas import Replicas
 
 
+def hash_of_ids(ids: np.ndarray) -> str:
+    """Return what tells images in their order from others, by their names."""
+    return hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a model said of a split.
@@ -42,6 +48,10 @@ class Predictions:
     probabilities: np.ndarray
     class_names: tuple[str, ...]
     tta: str = "none"
+
+    def key(self, split: str) -> str:
+        """Return what tells this evaluation of a run from another, of other images or views."""
+        return f"{split}, {self.tta}, {hash_of_ids(self.ids)[:16]}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the predictions file holds."""

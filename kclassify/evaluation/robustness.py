@@ -346,7 +346,7 @@ def _facts(subject: Subject, found: Robustness) -> dict[str, Any]:
     rows = found.corruptions.astype(object).where(found.corruptions.notna(), None)
     return {
         "split": found.split,
-        "weights_sha256": subject.weights,
+        **subject.whose,
         "corrupted_by": found.corrupted_by,
         "sample": {"images": found.images, "attacked": found.attacked},
         "clean_accuracy": found.clean_accuracy,

@@ -1,5 +1,7 @@
 """The images that a run is measured on: its own, loaded and split again, or others."""
 
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from kclassify.checks import InputError
@@ -45,6 +47,25 @@ def own_split_of(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
     )
 
 
+def with_own_data(run: Run, data: Any, *, verbose: bool) -> tuple[Run, Any]:
+    """Return a run with its source and no other data, where `data` is what it was trained on.
+
+    It is split again as it was: given as others, most of it would be training images. Of any other
+    data both are returned as they are.
+    """
+    if data is None:
+        return run, data
+    config = FitConfig.from_json(run.config["config"])
+    with suppress(InputError):
+        source = load_source(data, config)
+        images = sum(len(examples) for examples in source.splits.values())
+        if "train" in source.splits and images == sum(run.config["sizes"].values()):
+            whole = prepare(source, config, verbose=verbose)
+            if fingerprint(whole) == run.config.get("fingerprint"):
+                return replace(run, source=whole), None
+    return run, data
+
+
 def source_of(run: Run, *, verbose: bool) -> Source:
     """Return all of the run's own data, split as it was.
 
@@ -85,13 +106,25 @@ def _reload(run: Run, *, verbose: bool) -> Source:
 
 def _given_examples(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
     source = load_source(data, _config_of(run))
+    if len(source.splits) > 1 and split not in source.splits:
+        raise InputError(
+            f"`split` must be one that `data` has, {list(source.splits)}. Received: {split!r}. "
+            "Name another, or give images that are not split."
+        )
     part = split if split in source.splits else next(iter(source.splits))
     return _as_trained(run, source, part, verbose=verbose)
 
 
 def _config_of(run: Run) -> FitConfig:
+    """Return the configuration by which other data is loaded for a run.
+
+    Integer labels are places in the class names, unless the names are numbers themselves.
+    """
+    own = FitConfig.from_json(run.config["config"])
     names = tuple(run.config["class_names"])
-    return FitConfig.from_json(run.config["config"]).replace(class_names=names)
+    if own.class_names is None and all(name.isdecimal() for name in names):
+        return own
+    return own.replace(class_names=names)
 
 
 def _as_trained(run: Run, source: Source, split: str, *, verbose: bool) -> Examples:

@@ -284,7 +284,7 @@ def _facts(subject: Subject, found: Slices) -> dict[str, Any]:
     table = found.table.astype(object).where(found.table.notna(), None)
     return {
         "split": found.split,
-        "weights_sha256": subject.weights,
+        **subject.whose,
         "images": found.images,
         "accuracy": found.accuracy,
         "left_out": found.left_out,

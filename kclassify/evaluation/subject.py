@@ -16,7 +16,11 @@ runtime.prepare()
 import keras  # noqa: E402
 
 from kclassify.evaluation.predictions import Predictions, read_predictions  # noqa: E402
-from kclassify.evaluation.run_data import examples_of, own_split_of  # noqa: E402
+from kclassify.evaluation.run_data import (  # noqa: E402
+    examples_of,
+    own_split_of,
+    with_own_data,
+)
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.models.temperature import as_evaluated  # noqa: E402
 
@@ -51,9 +55,10 @@ class Subject:
         return self.predictions.class_names
 
     @property
-    def weights(self) -> str:
-        """The hash of the weights, by which a file says whose it is."""
-        return self.run.summary["weights_sha256"]
+    def whose(self) -> dict[str, str]:
+        """Of which weights and which evaluation something is, as a file says it."""
+        weights = self.run.summary["weights_sha256"]
+        return {"weights_sha256": weights, "evaluated": self.predictions.key(self.split)}
 
     def examples(self) -> Examples:
         """Return the images and labels that were evaluated.
@@ -101,6 +106,7 @@ def open_subject(
     network = load_run_model(run)
     model = as_evaluated(run, network, tta=found["tta"])
     predictions = read_predictions(run, wanted)
+    run, data = with_own_data(run, data, verbose=verbose)
     return Subject(run, network, model, wanted, predictions, data, verbose)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from kclassify import runtime
+from kclassify.models.weights import follow_weights
 
 runtime.prepare()
 
@@ -56,6 +57,7 @@ def fold_batch_norm(model: keras.Model) -> keras.Model:
     for layer, twin in copies:
         norm = norms.get(id(layer))
         twin.set_weights(_folded(layer, norm) if norm else layer.get_weights())
+    follow_weights(copy)
     return copy
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.models.blocks import LOGITS
+from kclassify.models.weights import copy_weights
 
 runtime.prepare()
 
@@ -131,7 +132,7 @@ def training_form(
         copy = keras.models.clone_model(
             model, clone_function=converted, recursive=True, input_tensors=inputs
         )
-        copy.set_weights(model.get_weights())
+        copy_weights(model, copy)
     except ValueError as error:
         if not any_size:
             raise

@@ -7,6 +7,24 @@ if TYPE_CHECKING:
     import keras
 
 
+def copy_weights(model: "keras.Model", copy: "keras.Model") -> None:
+    """Give a copy the weights of a model, and what its layers make of them."""
+    copy.set_weights(model.get_weights())
+    follow_weights(copy)
+
+
+def follow_weights(model: "keras.Model") -> None:
+    """Have layers that keep numbers made of their weights, as `Normalization`, make them anew.
+
+    Keras does that where it loads a file, and not in `set_weights`.
+    """
+    for layer in model.layers:
+        if hasattr(layer, "layers"):
+            follow_weights(layer)
+        elif hasattr(layer, "finalize_state"):
+            layer.finalize_state()
+
+
 def weights_hash(model: "keras.Model") -> str:
     """Return the SHA-256 of a model's weights: shapes, dtypes and bytes, in the model's order.
 

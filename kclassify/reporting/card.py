@@ -87,7 +87,7 @@ def _front_matter(tables: RunTables) -> str:
 
 
 def _result(tables: RunTables) -> dict[str, Any]:
-    name = _line(tables.manifest["data"])
+    name = _line(tables.data)
     metrics = [
         {"type": metric, "name": wording.words(metric), "value": value}
         for metric, value in tables.evaluation["metrics"].items()

@@ -78,6 +78,11 @@ class RunTables:
         return self.evaluation["split"]
 
     @property
+    def data(self) -> str:
+        """The name of the data that was evaluated."""
+        return self.evaluation.get("data") or self.manifest["data"]
+
+    @property
     def tta(self) -> str:
         """The test-time augmentation that it was evaluated with; earlier versions had none."""
         return self.evaluation.get("tta", "none")
@@ -147,9 +152,13 @@ def _check_evaluated(run: Run) -> None:
 def _check_together(tables: RunTables) -> None:
     classes = len(tables.class_names)
     same_model = tables.evaluation["weights_sha256"] == tables.summary["weights_sha256"]
-    whole = len(tables.per_class) == classes and tables.confusion.shape == (classes, classes)
+    whole = (
+        len(tables.per_class) == classes
+        and tables.confusion.shape == (classes, classes)
+        and tables.confusion.sum() == tables.evaluation["images"]
+    )
     if not (same_model and whole):
-        reason = "other classes" if same_model else "other weights"
+        reason = "other classes or images" if same_model else "other weights"
         raise InputError(
             f"`run` must hold the evaluation of its own model. Received: {str(tables.run)!r}, "
             f"whose metrics are of {reason}. Run `kclassify evaluate {tables.run}` again."
@@ -161,7 +170,9 @@ def _read_check(path: Path) -> dict[str, Any] | None:
 
 
 def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
-    """Return the facts of an analysis; None where it was not made, or of other weights.
+    """Return the facts of an analysis; None where it was not made, or of something else.
+
+    That is other weights, or of what is evaluated, other images or views than the last ones.
 
     Args:
         run: the run.
@@ -171,13 +182,32 @@ def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     found = read_json(file, {"weights_sha256": str})
-    return found if found["weights_sha256"] == run.summary["weights_sha256"] else None
+    same = found["weights_sha256"] == run.summary["weights_sha256"]
+    # Parts of their own, and files of earlier versions, do not say what was evaluated.
+    if "evaluated" in found and run.metrics_file.is_file():
+        same = same and found["evaluated"] == read_json(run.metrics_file).get("evaluated")
+    return found if same else None
+
+
+# Columns of names, which may look like numbers or like nothing: "007", "NA".
+TEXTS = (
+    "id",
+    "given",
+    "predicted",
+    "label",
+    "neighbour",
+    "said_by_a",
+    "said_by_b",
+    "a",
+    "b",
+    "run",
+)
 
 
 def read_csv(path: Path) -> pd.DataFrame:
     """Return a table of the run, by its first column; or say that it is damaged."""
     try:
-        return pd.read_csv(path, index_col=0)
+        return pd.read_csv(path, index_col=0, converters=dict.fromkeys(TEXTS, str))
     except (OSError, ValueError) as error:
         raise _damaged(path, "a table") from error
 

@@ -106,31 +106,38 @@ def run_job(
         config = config.replace(seed=config.seed + number)
         if hypermodel is not None:
             config, session = config_or_session(hypermodel, hp, config, sessions.source)
-        config = config.replace(epochs=_epochs(job, sessions, config))
-        outcomes.append(_run(job, sessions, config, number, session=session, end=end))
+        folder = _folder(job, number)
+        config = config.replace(epochs=_epochs(job, sessions, config, folder))
+        task = Task(config, folder, _last(job, config))
+        outcomes.append(_run(job, sessions, task, session=session, end=end))
     return _summary(outcomes, job.objective) | {"own_model": session is not None}
 
 
-def _epochs(job: Job, sessions: Sessions, config: FitConfig) -> int:
+def _folder(job: Job, number: int) -> Path:
+    folder = Path(job.search) / job.folder
+    return folder.with_name(folder.name + f"-{number}" * bool(number))
+
+
+def _epochs(job: Job, sessions: Sessions, config: FitConfig, folder: Path) -> int:
     if job.budget.epochs is not None:
         return job.budget.epochs
+    begun = Run(folder)
+    if begun.config_file.is_file():
+        # Another process, or another minute, would measure another number.
+        return int(begun.config["config"]["epochs"])
     return job.budget.epochs_of(measured_epoch(sessions, config))
 
 
+def _last(job: Job, config: FitConfig) -> int:
+    return job.budget.until(job.last, config.epochs) if job.last else config.epochs
+
+
 def _run(
-    job: Job,
-    sessions: Sessions,
-    config: FitConfig,
-    number: int,
-    *,
-    session: Session | None,
-    end: float,
+    job: Job, sessions: Sessions, task: Task, *, session: Session | None, end: float
 ) -> Outcome:
     objective = objective_of(job.objective)
-    folder = Path(job.search) / job.folder
-    until = job.budget.until(job.last, config.epochs) if job.last else config.epochs
     return run_task(
-        Task(config, folder.with_name(folder.name + f"-{number}" * bool(number)), until),
+        task,
         sessions,
         facts=job.facts,
         session=session,
@@ -143,11 +150,10 @@ def _run(
 def _curves(job: Job) -> list[list[float]]:
     """Return the objective of each epoch, of every trial of the search that has ended."""
     search = SearchFolder(Path(job.search))
-    curves = []
-    for path in sorted(search.path.glob("trials/*/run")):
-        if search.outcome(path.parent.name):
-            curves.append(Run(path).history[job.objective].tolist())
-    return curves
+    ended = [search.outcome(path.name) for path in sorted(search.path.glob("trials/*"))]
+    # One that was tried again has more than one run.
+    runs = [Run(search.path / outcome["run"]) for outcome in ended if outcome]
+    return [run.history[job.objective].tolist() for run in runs]
 
 
 def _summary(outcomes: Sequence[Outcome], objective: str) -> dict[str, Any]:

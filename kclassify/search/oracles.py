@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from kclassify import runtime
@@ -156,6 +157,8 @@ class Durable:
     @keras_tuner.synchronized
     def end_trial(self, trial: Any) -> None:
         """End a trial, once: one that was thought lost may come back after another has made it."""
+        # Whoever has it now: nobody needs to try it again.
+        self._retry_queue = [id for id in self._retry_queue if id != trial.trial_id]
         if trial.trial_id not in self.end_order:
             super().end_trial(trial)  # type: ignore[misc]
 
@@ -176,7 +179,8 @@ class Durable:
     @keras_tuner.synchronized
     def over(self) -> bool:
         """Say whether no worker needs an answer any more."""
-        return self.told_to_stop and not self.ongoing_trials and not self.tuner_ids
+        told = self.told_to_stop or time.perf_counter() >= self.end
+        return told and not self.ongoing_trials and not self.tuner_ids
 
     def _random_values(self) -> Any:
         """Begin with the defaults."""
@@ -223,6 +227,12 @@ class DurableBayesian(Durable, keras_tuner.oracles.BayesianOptimizationOracle):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().populate_space(trial_id)
+
+    def _vectorize_trials(self) -> Any:
+        """Return the trials as numbers; one that diverged is as bad as the worst that did not."""
+        x, y = super()._vectorize_trials()
+        worst = max(y[np.isfinite(y)], default=0.0)
+        return x, np.where(np.isfinite(y), y, worst)
 
 
 class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
@@ -309,6 +319,10 @@ def build_oracle(
             max_epochs=budget.units, factor=FACTOR, hyperband_iterations=0, **options
         )
         oracle.max_trials, oracle.begins_whole = max_trials, budget.begins_whole
+    elif tuner == "bayesian":
+        # By default three times the dimensions, often all of the trials.
+        first = min(3 * len(hp.space), max(3, max_trials // 3))
+        oracle = ORACLES[tuner](max_trials=max_trials, num_initial_points=first, **options)
     else:
         oracle = ORACLES[tuner](max_trials=max_trials, **options)
     if tuner == "grid":

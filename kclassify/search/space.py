@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ NOT_SEARCHED = (
     "checkpoint_every", "tensorboard", "image_size", "channels", "class_names",
     "validation_fraction", "test_fraction", "data_dir", "data_service", "on_error", "memory_budget",
 )  # fmt: skip
+CHANGES_THE_LOSS = ("loss", "label_smoothing", "class_weights")
 _RANGE = ("min_value", "max_value", "step", "sampling")
 _KEYS = ("values", *_RANGE, "default", "when")
 _SAMPLINGS = ("linear", "log", "reverse_log")
@@ -72,25 +72,35 @@ class Dimension:
 
     def declare(self, hp: Any, conditions: Mapping[str, list[Any]]) -> None:
         """Declare it to KerasTuner's `HyperParameters`."""
-        with ExitStack() as scopes:
-            for parent, values in conditions.items():
-                scopes.enter_context(hp.conditional_scope(parent, values))
-            if self.values:
-                default = None if self.default is None else self.encode(self.default)
-                hp.Choice(self.key, [self.encode(v) for v in self.values], default=default)
-                return
-            kind = hp.Int if self.whole else hp.Float
-            ends = {name: getattr(self, name) for name in _RANGE}
-            kind(self.key, **ends, default=self.default)
+        from keras_tuner.engine.conditions import Parent
+
+        # Scopes within scopes would look for each parent below the one before.
+        hp._conditions = [Parent(parent, values) for parent, values in conditions.items()]
+        try:
+            self._declare(hp)
+        finally:
+            hp._conditions = []
+
+    def _declare(self, hp: Any) -> None:
+        if self.values:
+            default = None if self.default is None else self.encode(self.default)
+            hp.Choice(self.key, [self.encode(v) for v in self.values], default=default)
+            return
+        kind = hp.Int if self.whole else hp.Float
+        ends = {name: getattr(self, name) for name in _RANGE}
+        kind(self.key, **ends, default=self.default)
 
     @property
     def _plain(self) -> bool:
-        """Whether KerasTuner takes the values as they are: of one simple type."""
+        """Whether KerasTuner takes the values as they are: of one simple type.
+
+        Of True and False it would make 1 and 0.
+        """
         kinds = {type(value) for value in self.values}
-        return len(kinds) == 1 and kinds <= {str, int, float, bool}
+        return len(kinds) == 1 and kinds <= {str, int, float}
 
     def encode(self, value: Any) -> Any:
-        """Return a value as KerasTuner can hold it: lists and None become JSON."""
+        """Return a value as KerasTuner can hold it: lists, None and True become JSON."""
         return value if not self.values or self._plain else json.dumps(value)
 
     def decode(self, value: Any) -> Any:
@@ -151,6 +161,27 @@ def read_space(
             "has one value. Add values, or use kclassify.fit."
         )
     return dimensions
+
+
+def judged_by(
+    objective: str, dimensions: tuple[Dimension, ...], *, own: bool
+) -> tuple[Dimension, ...]:
+    """Return the dimensions that an objective can judge.
+
+    A loss is measured on validation images as it is on training ones: what changes it makes its
+    values incomparable. A space of the user's `own` with such a dimension is refused.
+    """
+    if "loss" not in objective:
+        return dimensions
+    if own:
+        for dimension in dimensions:
+            if dimension.name in CHANGES_THE_LOSS:
+                raise InputError(
+                    f"`objective` must be an accuracy where the space has {dimension.name!r}, which "
+                    f"changes the loss itself. Received: {objective!r}. Take 'val_accuracy', or "
+                    "leave it out of the space."
+                )
+    return tuple(one for one in dimensions if one.name not in CHANGES_THE_LOSS)
 
 
 def declare(dimensions: Iterable[Dimension], hp: Any) -> None:

@@ -125,6 +125,7 @@ def _held(run: Run) -> Iterator[None]:
             except InputError:
                 if time.monotonic() >= patience:
                     raise
+                time.sleep(0.1)
         yield
 
 

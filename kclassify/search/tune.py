@@ -19,7 +19,7 @@ from kclassify.search.board import Board
 from kclassify.search.config import SearchConfig
 from kclassify.search.folder import SearchFolder, search_path
 from kclassify.search.results import Search
-from kclassify.search.space import read_space
+from kclassify.search.space import judged_by, read_space
 
 runtime.prepare()
 
@@ -150,7 +150,11 @@ def tune(
             config=asked,
             folder=folder,
             base=base,
-            dimensions=() if made else read_space(space, base, source.input_shape),
+            dimensions=()
+            if made
+            else judged_by(
+                objective, read_space(space, base, source.input_shape), own=space is not None
+            ),
             hypermodel=hypermodel,
             facts=run_facts(data, preset, base, source),
             sessions=Sessions(_share(source, asked, base)),

@@ -95,7 +95,10 @@ def _paths(path: Path) -> Iterator[Item]:
             f"`inputs` must be a folder with images. Received: {str(path)!r}, without any. "
             f"The endings that are looked for: {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
-    yield from (Item(str(file), file) for file in found)
+    # File names need not be text, and tables hold nothing else.
+    yield from (
+        Item(str(file).encode("utf-8", "backslashreplace").decode(), file) for file in found
+    )
 
 
 def _pil(image: Image.Image, *, name: str) -> Item:

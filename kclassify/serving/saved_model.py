@@ -1,8 +1,10 @@
 """`export`: from a run to a numbered SavedModel that is known to serve what was evaluated."""
 
+import errno
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -185,7 +187,7 @@ def _samples(run: Run) -> np.ndarray:
     try:
         with np.load(run.samples_file) as samples:
             return samples["images"]
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             "`run` must hold samples.npz, the images that an export is verified with. "
             f"Received: {str(run)!r}, where it is missing or damaged. Train again."
@@ -203,6 +205,13 @@ def _version_folder(target: Path) -> Iterator[Path]:
         raise InputError(
             f"`run` must be a folder that you may write to. Received: {str(target.parent)!r}, "
             "which is not writable. Copy the run to another place."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        raise InputError(
+            f"`version` must be one that is not there yet. Received: {target.name}, which another "
+            f"export has taken in the meantime. Run it again."
         ) from error
     finally:
         if new_parent and target.parent.exists() and not any(target.parent.iterdir()):

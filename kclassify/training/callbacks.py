@@ -170,7 +170,8 @@ class BestWeights(keras.callbacks.Callback):
 
     Args:
         network: the model whose weights are kept: the one that is trained, or a part of it.
-        patience: epochs without a better one after which training stops, or None.
+        patience: epochs without a better one after which training stops, or None; it does not
+            before images have their full size.
     """
 
     def __init__(self, network: keras.Model, *, patience: int | None):
@@ -190,7 +191,7 @@ class BestWeights(keras.callbacks.Callback):
         if math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"]) and score > self.best:
             self.best, self.best_epoch = score, epoch + 1
             self.weights = self.network.get_weights()
-        elif self.patience and epoch + 1 - (self.best_epoch or 0) >= self.patience:
+        elif self.patience and aim[0] == 1 and epoch + 1 - (self.best_epoch or 0) >= self.patience:
             self.stopped = "early_stopping"
             self.model.stop_training = True
 

@@ -90,7 +90,8 @@ def class_weights(
         return None
     if isinstance(weights, str):
         counts = np.bincount(train.class_ids, minlength=len(class_names))
-        return (len(train) / (len(class_names) * np.maximum(counts, 1))).astype("float32")
+        present = np.count_nonzero(counts)
+        return (len(train) / (present * np.maximum(counts, 1))).astype("float32")
     for name, weight in weights.items():
         if name not in class_names:
             raise InputError(

@@ -1,14 +1,11 @@
 """How several workers do one piece of work: all of them begin and end it, or none."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
-
-import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError, VerificationError
@@ -88,11 +85,6 @@ def check_same_work(replicas: Replicas, told: Mapping[str, Any]) -> None:
                     f"`{name}` must be the same for all workers. Received: another for "
                     f"{_name(replicas, index)} than for the chief. Give each the same."
                 )
-
-
-def hash_of_ids(ids: np.ndarray) -> str:
-    """Return what tells images in their order from others, by their names."""
-    return hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def check_same_weights(hashes: Sequence[str]) -> None:

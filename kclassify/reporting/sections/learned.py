@@ -64,12 +64,14 @@ def embedding_figure(table: pd.DataFrame, class_names: list[str], drawn_by: str)
 
 
 def _errors(table: pd.DataFrame, arrays: dict[str, np.ndarray]) -> Iterator[dict[str, Any]]:
-    each = zip(table.groupby("id", sort=False), arrays["errors"], arrays["nearest"], strict=True)
-    for (name, rows), image, nearest in each:
+    # By place: an image that is listed twice has the same name both times.
+    places = np.arange(len(table)) // max(1, arrays["nearest"].shape[1])
+    each = zip(table.groupby(places), arrays["errors"], arrays["nearest"], strict=True)
+    for (_, rows), image, nearest in each:
         first = rows.iloc[0]
         close = zip(rows.to_dict("records"), nearest, strict=True)
         yield {
-            "id": name, "given": first["given"], "predicted": first["predicted"],
+            "id": first["id"], "given": first["given"], "predicted": first["predicted"],
             "image": data_uri(image), "small": image.shape[0] < 128,
             "neighbours": [{**row, "image": data_uri(other)} for row, other in close],
         }  # fmt: skip
