@@ -8,7 +8,7 @@ import pytest
 
 from kclassify import config as config_module
 from kclassify.checks import InputError
-from kclassify.config import FitConfig, resolve
+from kclassify.config import RATES, FitConfig, resolve
 from kclassify.presets import PRESETS
 
 
@@ -137,3 +137,20 @@ def test_lists_are_taken_where_tuples_are_kept():
     config = FitConfig(progressive=[0.5, 1], class_names=["a", "b"])
     assert (config.progressive, config.class_names) == ((0.5, 1), ("a", "b"))
     assert FitConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize("optimizer", sorted(RATES))
+def test_another_kind_of_optimizer_has_its_own_rate(optimizer):
+    assert resolve("fast", {"optimizer": optimizer}).learning_rate == RATES[optimizer]
+    given = {"optimizer": optimizer, "learning_rate": 0.5}
+    assert resolve("fast", given).learning_rate == 0.5
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "nesterov", "sgd"])
+def test_a_preset_keeps_its_rate_for_optimizers_of_its_kind(optimizer):
+    assert resolve("fast", {"optimizer": optimizer}).learning_rate == 0.12
+
+
+def test_a_seed_is_one_that_numpy_takes():
+    with pytest.raises(InputError, match=r"`seed` must be below 2\*\*32"):
+        FitConfig(seed=20261124123000)

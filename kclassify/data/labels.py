@@ -1,5 +1,6 @@
 """From labels as users have them to class indices or soft labels."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,17 +60,15 @@ def encode_indices(
         if not np.all(np.isfinite(labels)) or np.any(labels != np.floor(labels)):
             raise _label_error("whole numbers", f"{labels[:3].tolist()}...")
     numbers = np.unique(np.concatenate(list(parts.values())))
-    lowest, highest = int(numbers[0]), int(numbers[-1])
-    if lowest < 0:
-        raise _label_error("of at least 0", f"{lowest}")
-    if not class_names:
-        encoded = {split: np.searchsorted(numbers, part) for split, part in parts.items()}
-        names = tuple(str(int(number)) for number in numbers)
-        return {split: part.astype(np.int32) for split, part in encoded.items()}, names
-    if highest >= len(class_names):
-        expected = f"from 0 to {len(class_names) - 1}, one for each class name"
-        raise _label_error(expected, f"{highest}")
-    return {split: part.astype(np.int32) for split, part in parts.items()}, tuple(class_names)
+    wrong = numbers[(numbers < 0) | (numbers >= (len(class_names) if class_names else math.inf))]
+    if len(wrong):
+        count = f"from 0 to {len(class_names) - 1}, one for each class name" if class_names else ""
+        raise _label_error(count or "of at least 0", f"{int(wrong[0])}")
+    if class_names:
+        return {split: part.astype(np.int32) for split, part in parts.items()}, tuple(class_names)
+    encoded = {split: np.searchsorted(numbers, part) for split, part in parts.items()}
+    names = tuple(str(int(number)) for number in numbers)
+    return {split: part.astype(np.int32) for split, part in encoded.items()}, names
 
 
 def _column(labels: np.ndarray) -> np.ndarray:

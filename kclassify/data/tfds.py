@@ -13,6 +13,7 @@ from kclassify.config import FitConfig
 from kclassify.data.spec import SPLIT_NAMES, Examples, Source
 
 PREFIX = "tfds:"
+Size = tuple[int, int]
 
 
 def load(reference: str, config: FitConfig) -> Source:
@@ -96,23 +97,21 @@ def _reason(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _shape(builder: Any, config: FitConfig) -> tuple[tuple[int, int] | None, tuple[int, ...]]:
-    """Return the size that all images have, if there is one, and the shape that they get."""
+def _form(builder: Any, config: FitConfig) -> tuple[Size | None, Size, int]:
+    """Return the size that all images have, if there is one, and the size and channels they get."""
     from kclassify.data.preparation import choose_size
 
     height, width, channels = builder.info.features["image"].shape
     own_size = (height, width) if height and width else None
-    return own_size, (
-        *choose_size(own_size, config),
-        config.channels or (1 if channels == 1 else 3),
-    )
+    return own_size, choose_size(own_size, config), config.channels or (1 if channels == 1 else 3)
 
 
 def _check_memory(name: str, builder: Any, config: FitConfig) -> None:
     """Raise `InputError` for images that memory should not hold: they are read into it."""
     images = sum(builder.info.splits[one].num_examples for one in builder.info.splits
                  if one in SPLIT_NAMES)  # fmt: skip
-    needed = images * math.prod(_shape(builder, config)[1])
+    _, image_size, channels = _form(builder, config)
+    needed = images * channels * math.prod(image_size)
     if needed > parse_bytes("memory_budget", config.memory_budget):
         raise InputError(
             f"`memory_budget` must be at least what the images of a TFDS dataset take, here "
@@ -122,11 +121,11 @@ def _check_memory(name: str, builder: Any, config: FitConfig) -> None:
 
 
 def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
-    own_size, (*image_size, channels) = _shape(builder, config)
+    own_size, image_size, channels = _form(builder, config)
     total = builder.info.splits[split].num_examples
     images = np.empty((total, *image_size, channels), np.uint8)
     labels = np.empty(total, np.int32)
-    batches = _batches(builder, split, own_size, image_size=tuple(image_size), channels=channels)
+    batches = _batches(builder, split, own_size, image_size=image_size, channels=channels)
     bar = tqdm(desc=f"reading {split}", total=total, unit="image", delay=1.5, disable=None)
     done = 0
     for some_images, some_labels in batches.as_numpy_iterator():
@@ -142,9 +141,9 @@ def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
 def _batches(
     builder: Any,
     split: str,
-    own_size: tuple[int, int] | None,
+    own_size: Size | None,
     *,
-    image_size: tuple[int, int],
+    image_size: Size,
     channels: int,
 ) -> Any:
     import tensorflow as tf

@@ -177,9 +177,9 @@ def judged_by(
         for dimension in dimensions:
             if dimension.name in CHANGES_THE_LOSS:
                 raise InputError(
-                    f"`objective` must be an accuracy where the space has {dimension.name!r}, which "
-                    f"changes the loss itself. Received: {objective!r}. Take 'val_accuracy', or "
-                    "leave it out of the space."
+                    f"`objective` must be an accuracy where the space has {dimension.name!r}, "
+                    f"which changes the loss itself. Received: {objective!r}. Take 'val_accuracy', "
+                    "or leave it out of the space."
                 )
     return tuple(one for one in dimensions if one.name not in CHANGES_THE_LOSS)
 

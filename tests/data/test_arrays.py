@@ -134,3 +134,27 @@ def test_datasets_that_are_no_pairs_or_empty_or_of_several_sizes(labelled, confi
     sizes = tf.data.Dataset.range(2).map(lambda i: (tf.zeros((4 + i, 4, 3), tf.uint8), i))
     with pytest.raises(InputError, match="of one shape"):
         load(sizes, config)
+
+
+def test_masks_are_black_and_white(config):
+    images = np.arange(2 * 4 * 4).reshape(2, 4, 4) % 2 == 0
+    found = load((images, [0, 1]), config).splits["train"].images
+    assert found.dtype == np.uint8
+    assert set(np.unique(found)) == {0, 255}
+
+
+@pytest.mark.parametrize("images", [np.full((2, 4, 4), 1.02), np.ones((2, 4, 4), np.uint8)])
+def test_a_scale_that_is_in_doubt_is_refused(config, images):
+    with pytest.raises(InputError, match=r"floats in \[0, 1\]. Received: values up to 1"):
+        load((images, [0, 1]), config)
+
+
+def test_a_dataset_of_single_images_may_not_know_its_channels(config):
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    dataset = tf.data.Dataset.from_generator(
+        lambda: zip(images, [0, 1] * 3, strict=True),
+        output_signature=(tf.TensorSpec((8, 8, None), tf.uint8), tf.TensorSpec((), tf.int64)),
+    )
+    found = load(dataset, config).splits["train"]
+    assert np.array_equal(found.images, images)
+    assert found.labels.tolist() == [0, 1] * 3

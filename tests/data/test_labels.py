@@ -72,3 +72,20 @@ def test_missing_text_labels():
 def test_bytes_are_text():
     _, names = encode_labels({"train": np.array([b"b", b"a"])}, None)
     assert names == ("a", "b")
+
+
+def test_numbers_that_do_not_occur_are_no_classes():
+    labels, names = encode_labels({"train": np.array([7, 3, 1001]), "test": np.array([3])}, None)
+    assert names == ("3", "7", "1001")
+    assert labels["train"].tolist() == [1, 0, 2]
+    assert labels["test"].tolist() == [0]
+
+
+def test_numbers_below_zero_are_no_labels():
+    with pytest.raises(InputError, match=r"labels that are of at least 0. Received: -1"):
+        encode_labels({"train": np.array([0, -1, 2])}, None)
+
+
+def test_a_blank_does_not_make_another_class():
+    with pytest.raises(InputError, match=r"Received: 'cat ' and without blanks"):
+        encode_labels({"train": np.array(["cat", "cat ", "dog"])}, None)

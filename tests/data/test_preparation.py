@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from kclassify.checks import InputError
+from kclassify.config import FitConfig
 from kclassify.data.pipeline import eval_dataset
 from kclassify.data.preparation import as_trained, choose_size, prepare, to_memory
 from kclassify.data.sources import load_source
@@ -109,3 +110,13 @@ def test_as_trained_spreads_soft_labels(labelled, config):
     kwargs = {"class_names": ("b", "x", "a"), "input_shape": (8, 8, 3)}
     examples = as_trained(source, "train", **kwargs)
     assert examples.labels.tolist() == [[0.75, 0, 0.25], [0, 0, 1]]
+
+
+def test_a_class_that_is_only_measured_is_refused(tiny_arrays):
+    images, labels = tiny_arrays
+    names = np.array(["cat", "dog", "Cat"])[labels]
+    known = names != "Cat"
+    data = {"train": (images[known], names[known]), "test": (images, names)}
+    config = FitConfig(batch_size=4)
+    with pytest.raises(InputError, match=r"every class in train. Received: 'Cat' in test alone"):
+        prepare(load_source(data, config), config, verbose=False)

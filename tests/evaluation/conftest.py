@@ -9,10 +9,17 @@ from kclassify.runs import Run
 
 
 @pytest.fixture(scope="session")
-def evaluated(tmp_path_factory, tiny_run, tiny_arrays):
-    """The tiny run, evaluated on all the tiny images; do not write into it."""
+def others(tiny_arrays):
+    """Sixty images that the tiny run was not trained on; its own would be split as they were."""
+    images, labels = tiny_arrays
+    return images ^ 1, labels
+
+
+@pytest.fixture(scope="session")
+def evaluated(tmp_path_factory, tiny_run, others):
+    """The tiny run, evaluated on all of them; do not write into it."""
     path = shutil.copytree(tiny_run.path, tmp_path_factory.mktemp("evaluated") / "run")
-    kclassify.evaluate(path, data=tiny_arrays, verbose=False)
+    kclassify.evaluate(path, data=others, verbose=False)
     return path
 
 

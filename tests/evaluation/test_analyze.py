@@ -19,31 +19,27 @@ def counted(monkeypatch, module, name):
     return calls
 
 
-def test_the_model_is_opened_once_and_finds_what_each_part_finds_alone(
-    run, tiny_arrays, monkeypatch
-):
+def test_the_model_is_opened_once_and_finds_what_each_part_finds_alone(run, others, monkeypatch):
     opened = counted(monkeypatch, subject, "load_run_model")
     asked = counted(monkeypatch, features, "outputs_of")
     parts = ("learned", "slices", "out_of_distribution")
-    found = analyze(run, parts=parts, data=tiny_arrays, verbose=False)
+    found = analyze(run, parts=parts, data=others, verbose=False)
     assert list(found) == list(parts)
     assert len(opened) == 1
     # Two parts ask for the training images.
     sizes = [len(examples) for _, examples in asked]
     assert sizes.count(len(run.source.splits["train"])) == 1
     alone = kclassify.evaluation.out_of_distribution.out_of_distribution(
-        run, data=tiny_arrays, verbose=False
+        run, data=others, verbose=False
     )
     pd.testing.assert_frame_equal(alone.table, found["out_of_distribution"].table)
     for part in parts:
         assert run.analysis_file(part).is_file()
 
 
-def test_options_reach_their_part(run, tiny_arrays):
+def test_options_reach_their_part(run, others):
     options = {"out_of_distribution": {"images": 7}}
-    found = analyze(
-        run, parts="out_of_distribution", options=options, data=tiny_arrays, verbose=False
-    )
+    found = analyze(run, parts="out_of_distribution", options=options, data=others, verbose=False)
     assert found["out_of_distribution"].images == 7
 
 

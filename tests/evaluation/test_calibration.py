@@ -150,13 +150,13 @@ def test_too_few_validation_images_are_refused_with_how_many(tiny_run, tmp_path)
         kclassify.calibrate(Run(tmp_path / "run", tiny_run.source), verbose=False)
 
 
-def test_images_that_are_given_do_not_pass_for_validation_ones(run, tiny_arrays):
+def test_images_that_are_given_do_not_pass_for_validation_ones(run, others):
     alone = kclassify.calibrate(run, verbose=False)
-    assert kclassify.calibrate(run, data=tiny_arrays, verbose=False) == alone
-    split = {"train": tiny_arrays, "validation": tiny_arrays, "test": tiny_arrays}
+    assert kclassify.calibrate(run, data=others, verbose=False) == alone
+    split = {"train": others, "validation": others, "test": others}
     assert kclassify.calibrate(Run(run.path), data=split, verbose=False).images == 60
     with pytest.raises(InputError, match="`data` must be given with its validation split"):
-        kclassify.calibrate(Run(run.path), data=tiny_arrays, verbose=False)
+        kclassify.calibrate(Run(run.path), data=others, verbose=False)
 
 
 def test_few_validation_images_leave_the_probabilities_as_they_are(tiny_run, tmp_path):

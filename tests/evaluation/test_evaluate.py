@@ -5,11 +5,13 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import kclassify
 from kclassify.checks import InputError
 from kclassify.evaluation.predictions import predict
 from kclassify.models.test_time import with_test_time
+from kclassify.reporting.tables import read_analysis
 from kclassify.runs import Run
 from kclassify.training.cluster import Cluster
 from kclassify.training.replicas import Replicas
@@ -156,3 +158,71 @@ def test_the_shares_of_workers_are_put_together_in_the_order_of_the_images(
     found = predict(model, examples, **common, replicas=worker)
     assert sorted(map(len, TOLD.values())) == [18, 19]
     np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=1e-6)
+
+
+def test_the_runs_own_data_given_again_is_split_as_it_was(run, tiny_run, tiny_arrays):
+    found = kclassify.evaluate(run, data=tiny_arrays, verbose=False)
+    own = tiny_run.source.splits["test"].ids.tolist()
+    assert found.predictions["id"].tolist() == own
+    assert found.data is None
+    found = kclassify.analyze(run, parts="slices", data=tiny_arrays, verbose=False)
+    assert found["slices"].images == len(own)
+
+
+def test_other_data_is_named_wherever_its_numbers_are(run, others):
+    found = kclassify.evaluate(run, data=others, verbose=False)
+    assert (found.data, len(found.predictions)) == ("arrays", 60)
+    html = kclassify.report(run).read_text()
+    assert "Measured on 60 other images than the run's own, arrays" in html
+
+
+def test_a_split_that_the_data_has_not_is_not_another(run, others):
+    with pytest.raises(InputError, match=r"`split` must be one that `data` has, \['train', 'val"):
+        kclassify.evaluate(run, data={"train": others, "validation": others}, verbose=False)
+
+
+def test_an_evaluation_that_was_cut_is_none(run, others, monkeypatch):
+    kclassify.evaluate(run, data=others, verbose=False)
+    write = Run.write
+
+    def cut(self, file, content):
+        if file.name == "confusion.csv":
+            raise MemoryError
+        write(self, file, content)
+
+    monkeypatch.setattr(Run, "write", cut)
+    with pytest.raises(MemoryError):
+        kclassify.evaluate(run, data=(others[0][:30], others[1][:30]), verbose=False)
+    assert not run.metrics_file.exists()
+    with pytest.raises(InputError, match="must be an evaluated run"):
+        kclassify.report(run)
+
+
+def test_an_analysis_of_another_evaluation_is_not_shown(run, others):
+    kclassify.evaluate(run, data=others, verbose=False)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    assert read_analysis(run, "slices") is not None
+    kclassify.evaluate(run, data=others, tta="flip", verbose=False)
+    assert read_analysis(run, "slices") is None
+    kclassify.evaluate(run, data=others, verbose=False)
+    assert read_analysis(run, "slices") is not None
+
+
+def test_numbers_that_are_names_are_found_by_name(tmp_path, tiny_options):
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(36):
+        label = (1, 2, 10)[number % 3]
+        image = rng.integers(0, 60, (8, 8, 3)) + 60 * (number % 3)
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / f"{number}.png")
+        rows.append((f"{number}.png", label))
+    table = pd.DataFrame(rows, columns=["path", "label"])
+    table.to_csv("all.csv", index=False)
+    run = kclassify.fit("all.csv", run_dir="r", **tiny_options)
+    assert run.config["class_names"] == ["1", "10", "2"]
+    table[table["label"] != 10].iloc[:9].to_csv("some.csv", index=False)
+    found = kclassify.evaluate(run, data="some.csv", verbose=False)
+    assert set(found.predictions["given"]) == {"1", "2"}
+    names = dict(rows)
+    given = found.predictions.set_index("id")["given"]
+    assert all(names[name] == int(label) for name, label in given.items())

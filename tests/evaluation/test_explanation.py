@@ -11,8 +11,8 @@ from kclassify.evaluation.predictions import read_predictions
 from kclassify.runs import Run
 
 
-def test_the_worst_errors_are_explained_and_written(run, tiny_arrays):
-    found = explain(run, data=tiny_arrays, most=3, verbose=False)
+def test_the_worst_errors_are_explained_and_written(run, others):
+    found = explain(run, data=others, most=3, verbose=False)
     table = read_predictions(run, "test").table()
     assert len(found.table) == min(3, int((~table["correct"]).sum()))
     assert found.overlays.shape == (len(found.table), 8, 8, 3)
@@ -25,10 +25,10 @@ def test_the_worst_errors_are_explained_and_written(run, tiny_arrays):
     assert found.verdict in str(found)
 
 
-def test_given_images_are_explained_whatever_they_are(run, tiny_arrays):
-    images = tiny_arrays[0][:2]
+def test_given_images_are_explained_whatever_they_are(run, others):
+    images = others[0][:2]
     Image.fromarray(images[0]).save("one.png")
-    found = explain(run, images=["one.png", images[1]], data=tiny_arrays, verbose=False,
+    found = explain(run, images=["one.png", images[1]], data=others, verbose=False,
                     method="integrated_gradients")  # fmt: skip
     assert found.table["id"].tolist() == ["one.png", "array 1"]
     np.testing.assert_array_equal(found.images, images)
@@ -43,9 +43,9 @@ def test_given_images_are_explained_whatever_they_are(run, tiny_arrays):
         ({"images": "none.png"}, "`images` must be images that can be read"),
     ],
 )
-def test_a_users_mistake_is_said(run, tiny_arrays, options, message):
+def test_a_users_mistake_is_said(run, others, options, message):
     with pytest.raises(InputError, match=message):
-        explain(run, data=tiny_arrays, verbose=False, **options)
+        explain(run, data=others, verbose=False, **options)
 
 
 def test_a_run_that_was_not_evaluated_is_refused(tiny_run, tmp_path):

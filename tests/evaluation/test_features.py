@@ -14,8 +14,8 @@ from kclassify.models.registry import build_model
 from kclassify.runs import Run
 
 
-def test_everything_is_found_and_written(run, tiny_arrays):
-    found = learned(run, data=tiny_arrays, verbose=False)
+def test_everything_is_found_and_written(run, others):
+    found = learned(run, data=others, verbose=False)
     assert found.distances.shape == (3, 3)
     assert found.drawn_by == "t-SNE"
     assert len(found.embedding) == 60
@@ -29,15 +29,15 @@ def test_everything_is_found_and_written(run, tiny_arrays):
     assert found.verdict in str(found)
 
 
-def test_images_that_are_given_are_not_their_own_neighbours(run, tiny_arrays):
-    found = learned(run, data=tiny_arrays, verbose=False)
+def test_images_that_are_given_are_not_their_own_neighbours(run, others):
+    found = learned(run, data=others, verbose=False)
     assert found.training_images == len(run.source.splits["train"]) < 60
     with pytest.raises(InputError, match="`data` must be given with its train split"):
-        learned(Run(run.path), data=tiny_arrays, verbose=False)
+        learned(Run(run.path), data=others, verbose=False)
 
 
-def test_each_part_number_and_seed_is_sampled_by_itself_and_once(run, tiny_arrays):
-    subject = open_subject(run, data=tiny_arrays, verbose=False)
+def test_each_part_number_and_seed_is_sampled_by_itself_and_once(run, others):
+    subject = open_subject(run, data=others, verbose=False)
     asked = [("evaluated", 9, 0), ("train", 9, 0), ("validation", 9, 0), ("evaluated", 9, 1),
              ("evaluated", 6, 0)]  # fmt: skip
     found = [room.sampled(subject, part, most, seed=seed) for part, most, seed in asked]
@@ -51,13 +51,13 @@ def test_each_part_number_and_seed_is_sampled_by_itself_and_once(run, tiny_array
         np.testing.assert_allclose(one.logits, expected, atol=1e-5)
 
 
-def test_the_same_seed_draws_the_same(run, tiny_arrays):
-    a, b = (learned(run, data=tiny_arrays, verbose=False, seed=1).embedding for _ in range(2))
+def test_the_same_seed_draws_the_same(run, others):
+    a, b = (learned(run, data=others, verbose=False, seed=1).embedding for _ in range(2))
     np.testing.assert_array_equal(a[["x", "y"]], b[["x", "y"]])
 
 
-def test_few_images_are_drawn_by_principal_components(run, tiny_arrays):
-    few = (tiny_arrays[0][:6], tiny_arrays[1][:6])
+def test_few_images_are_drawn_by_principal_components(run, others):
+    few = (others[0][:6], others[1][:6])
     kclassify.evaluate(run, data=few, verbose=False)
     found = learned(run, data=few, verbose=False)
     assert found.drawn_by == "PCA"

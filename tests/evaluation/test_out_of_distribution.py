@@ -17,8 +17,8 @@ from kclassify.evaluation.out_of_distribution import (
 )
 
 
-def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):
-    found = out_of_distribution(run, data=tiny_arrays, images=30, verbose=False)
+def test_each_set_is_measured_by_each_score_and_written(run, others):
+    found = out_of_distribution(run, data=others, images=30, verbose=False)
     sets = ["uniform noise", "gaussian noise", "digits", "photographs"]
     assert found.table["against"].unique().tolist() == sets
     assert found.table["score"].unique().tolist() == ["max_softmax", "energy", "nearest_neighbour"]
@@ -32,22 +32,22 @@ def test_each_set_is_measured_by_each_score_and_written(run, tiny_arrays):
     assert found.verdict in str(found)
 
 
-def test_the_same_images_are_told_apart_by_chance(run, tiny_arrays):
-    data = dict.fromkeys(("train", "validation", "test"), tiny_arrays)
+def test_the_same_images_are_told_apart_by_chance(run, others):
+    data = dict.fromkeys(("train", "validation", "test"), others)
     kclassify.evaluate(run, data=data, verbose=False)
-    found = out_of_distribution(run, data=data, against=tiny_arrays, verbose=False)
+    found = out_of_distribution(run, data=data, against=others, verbose=False)
     assert found.table["auroc"].tolist() == pytest.approx([0.5] * 3, abs=1e-6)
     assert (found.table["fpr95"] >= 0.9).all()
 
 
-def test_a_folder_of_other_classes_will_do(run, tiny_arrays, tmp_path):
+def test_a_folder_of_other_classes_will_do(run, others, tmp_path):
     rng = np.random.default_rng(0)
     for kind in ("stars", "moons"):
         (tmp_path / "others" / kind).mkdir(parents=True)
         for number in range(4):
             image = Image.fromarray(rng.integers(0, 256, (12, 10, 3), "uint8"))
             image.save(tmp_path / "others" / kind / f"{number}.png")
-    found = out_of_distribution(run, data=tiny_arrays, against=tmp_path / "others", verbose=False)
+    found = out_of_distribution(run, data=others, against=tmp_path / "others", verbose=False)
     assert found.table["against"].unique().tolist() == ["others"]
     assert (found.table["images"] == 8).all()
 
@@ -101,6 +101,6 @@ def test_a_users_mistake_is_said(run, options):
         out_of_distribution(run, verbose=False, **options)
 
 
-def test_what_is_no_data_is_refused(run, tiny_arrays):
+def test_what_is_no_data_is_refused(run, others):
     with pytest.raises(InputError, match="`data` must be"):
-        out_of_distribution(run, data=tiny_arrays, against=5, verbose=False)
+        out_of_distribution(run, data=others, against=5, verbose=False)

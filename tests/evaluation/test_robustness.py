@@ -53,8 +53,8 @@ def say_wrong_of(run, wrong):
     run.write(run.analysis_file("robustness"), facts)
 
 
-def test_every_corruption_is_measured_at_every_severity_and_written(run, tiny_arrays):
-    found = robustness(run, data=tiny_arrays, verbose=False)
+def test_every_corruption_is_measured_at_every_severity_and_written(run, others):
+    found = robustness(run, data=others, verbose=False)
     cells = [("clean", 0), *((name, severity) for name in CORRUPTIONS for severity in SEVERITIES)]
     assert list(zip(found.table["corruption"], found.table["severity"], strict=True)) == cells
     assert (found.table["images"] == 60).all()
@@ -73,10 +73,10 @@ def test_every_corruption_is_measured_at_every_severity_and_written(run, tiny_ar
         assert arrays["images"].shape == (16, 8, 8, 3)
 
 
-def test_the_numbers_are_those_of_a_loop_over_what_is_corrupted(run, tiny_arrays):
-    found = robustness(run, data=tiny_arrays, attacks=False, seed=5, verbose=False)
-    images, labels = tiny_arrays
-    answers = answers_of(open_subject(run, data=tiny_arrays, verbose=False).model)
+def test_the_numbers_are_those_of_a_loop_over_what_is_corrupted(run, others):
+    found = robustness(run, data=others, attacks=False, seed=5, verbose=False)
+    images, labels = others
+    answers = answers_of(open_subject(run, data=others, verbose=False).model)
     cells = found.table.set_index(["corruption", "severity"])["accuracy"]
     assert cells["clean", 0] == accuracy_score(labels, answers(images))
     right = {}
@@ -92,46 +92,46 @@ def test_the_numbers_are_those_of_a_loop_over_what_is_corrupted(run, tiny_arrays
     assert found.worst["corruption"] == worst
 
 
-def test_the_examples_are_the_first_image(run, tiny_arrays):
-    robustness(run, data=tiny_arrays, attacks=False, verbose=False)
+def test_the_examples_are_the_first_image(run, others):
+    robustness(run, data=others, attacks=False, verbose=False)
     with np.load(run.arrays_file("robustness")) as arrays:
         shown = dict(zip(arrays["corruptions"].tolist(), arrays["images"], strict=True))
-    np.testing.assert_array_equal(shown["clean"], tiny_arrays[0][0])
+    np.testing.assert_array_equal(shown["clean"], others[0][0])
     for name in CORRUPTIONS:
-        expected = corrupt(tiny_arrays[0], name, 3, seed=(0, 0))[0]
+        expected = corrupt(others[0], name, 3, seed=(0, 0))[0]
         np.testing.assert_array_equal(shown[name], expected, err_msg=name)
 
 
-def test_batches_make_no_difference_to_what_is_certain(run, tiny_arrays, monkeypatch):
-    whole = robustness(run, data=tiny_arrays, attacks=False, verbose=False)
+def test_batches_make_no_difference_to_what_is_certain(run, others, monkeypatch):
+    whole = robustness(run, data=others, attacks=False, verbose=False)
     monkeypatch.setattr(room, "part_size", lambda shape: 2)
-    parted = robustness(run, data=tiny_arrays, attacks=False, verbose=False)
+    parted = robustness(run, data=others, attacks=False, verbose=False)
     certain = ["clean", "brightness", "contrast", "zoom_blur", "jpeg_compression"]
     same = [found.table[found.table["corruption"].isin(certain)] for found in (whole, parted)]
     assert same[0].equals(same[1])
 
 
-def test_a_sample_has_of_every_class_its_share(run, tiny_arrays):
-    found = robustness(run, data=tiny_arrays, images=9, attacks=(4,), verbose=False)
+def test_a_sample_has_of_every_class_its_share(run, others):
+    found = robustness(run, data=others, images=9, attacks=(4,), verbose=False)
     assert found.images == 9
     assert found.classes["images"].tolist() == [3, 3, 3]
     assert found.attacks["images"].unique().tolist() == [9]
     assert found.attacks["epsilon"].tolist() == [0, 4, 0, 4]
-    again = robustness(run, data=tiny_arrays, images=9, attacks=(4,), verbose=False)
+    again = robustness(run, data=others, images=9, attacks=(4,), verbose=False)
     assert again.table.equals(found.table)
     assert again.attacks.equals(found.attacks)
 
 
-def test_attacks_that_are_not_asked_for_are_not_made(run, tiny_arrays):
-    robustness(run, data=tiny_arrays, attacks=(4,), verbose=False)
-    found = robustness(run, data=tiny_arrays, images=9, attacks=False, verbose=False)
+def test_attacks_that_are_not_asked_for_are_not_made(run, others):
+    robustness(run, data=others, attacks=(4,), verbose=False)
+    found = robustness(run, data=others, images=9, attacks=False, verbose=False)
     assert found.attacks.empty
     assert pd.read_csv(run.table_file("adversarial")).empty
     assert "FGSM" not in found.verdict + str(found)
 
 
-def test_what_is_said(run, tiny_arrays):
-    found = robustness(run, data=tiny_arrays, verbose=False)
+def test_what_is_said(run, others):
+    found = robustness(run, data=others, verbose=False)
     words = found.worst["corruption"].replace("_", " ")
     assert f"fewest with {words}, {100 * found.worst['accuracy']:.1f} %" in found.verdict
     assert "of 255 leaves" in found.verdict
@@ -144,12 +144,12 @@ def test_what_is_said(run, tiny_arrays):
     assert "Mean corrupted accuracy" in card_text(run)
 
 
-def test_errors_are_divided_by_the_baselines(run, tiny_arrays, tmp_path):
-    plain = robustness(run, data=tiny_arrays, attacks=False, verbose=False)
+def test_errors_are_divided_by_the_baselines(run, others, tmp_path):
+    plain = robustness(run, data=others, attacks=False, verbose=False)
     assert plain.mean_corruption_error is None
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     say_wrong_of(other, 0.5)
-    found = robustness(run, data=tiny_arrays, baseline=other, attacks=False, verbose=False)
+    found = robustness(run, data=others, baseline=other, attacks=False, verbose=False)
     errors = 1 - plain.corruptions["accuracy"]
     assert found.mean_corruption_error == pytest.approx((errors / 0.5).mean())
     clean = 1 - plain.clean_accuracy
@@ -161,30 +161,30 @@ def test_errors_are_divided_by_the_baselines(run, tiny_arrays, tmp_path):
     assert f"of that of {other}" in found.verdict
 
 
-def test_a_baseline_that_corruptions_do_not_harm_has_no_relative_error(run, tiny_arrays, tmp_path):
-    robustness(run, data=tiny_arrays, attacks=False, verbose=False)
+def test_a_baseline_that_corruptions_do_not_harm_has_no_relative_error(run, others, tmp_path):
+    robustness(run, data=others, attacks=False, verbose=False)
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     facts = json.loads(other.analysis_file("robustness").read_text())
     other.write(other.analysis_file("robustness"), {**facts, "clean_accuracy": 0.1})
     say_wrong_of(other, 0.2)
-    found = robustness(run, data=tiny_arrays, baseline=other, attacks=False, verbose=False)
+    found = robustness(run, data=others, baseline=other, attacks=False, verbose=False)
     assert found.relative_mean_corruption_error is None
     facts = json.loads(run.analysis_file("robustness").read_text())
     assert [row["relative_increase"] for row in facts["corruptions"]] == [None] * 15
 
 
-def test_a_baseline_of_something_else_is_refused_before_any_work(run, tiny_arrays, tmp_path):
+def test_a_baseline_of_something_else_is_refused_before_any_work(run, others, tmp_path):
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     with pytest.raises(InputError, match=r"`baseline` must be a run whose .*kclassify robustness"):
-        robustness(run, data=tiny_arrays, baseline=other)
-    robustness(other, data=tiny_arrays, images=6, attacks=False, verbose=False)
+        robustness(run, data=others, baseline=other)
+    robustness(other, data=others, images=6, attacks=False, verbose=False)
     say_wrong_of(other, 0)
     with pytest.raises(InputError, match=r"`baseline` must have errors .* gaussian_noise"):
-        robustness(run, data=tiny_arrays, baseline=other)
+        robustness(run, data=others, baseline=other)
     facts = json.loads(other.analysis_file("robustness").read_text())
     other.write(other.analysis_file("robustness"), {**facts, "split": "train"})
     with pytest.raises(InputError, match=r"`baseline` must have been measured on .*'train'"):
-        robustness(run, data=tiny_arrays, baseline=other)
+        robustness(run, data=others, baseline=other)
     assert not run.analysis_file("robustness").exists()
 
 

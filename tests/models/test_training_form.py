@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from kclassify.checks import InputError
+from kclassify.models.folding import fold_batch_norm
 from kclassify.models.registry import build_model
 from kclassify.models.training_form import fuse, training_form
 
@@ -86,3 +87,19 @@ def test_the_form_is_saved_as_kerass_own(tmp_path):
     again = keras.saving.load_model(tmp_path / "form.keras", safe_mode=True)
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), "uint8")
     np.testing.assert_allclose(again(images), form(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("copied", [training_form, fold_batch_norm], ids=lambda f: f.__name__)
+def test_what_layers_make_of_their_weights_is_copied_too(copied):
+    """As EfficientNet's do, whose file holds the mean and variance of ImageNet."""
+    inputs = keras.Input((4, 4, 3), dtype="uint8")
+    inner_inputs = keras.Input((4, 4, 3))
+    inner = keras.Model(inner_inputs, keras.layers.Normalization(axis=-1)(inner_inputs))
+    x = keras.layers.GlobalAveragePooling2D()(inner(keras.layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(2, name="logits")(x))
+    layer = inner.layers[-1]
+    layer.adapt_mean.assign([0.4, 0.5, 0.6])
+    layer.adapt_variance.assign([0.1, 0.2, 0.3])
+    layer.finalize_state()
+    images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    np.testing.assert_allclose(copied(model)(images), model(images), atol=1e-5)

@@ -243,3 +243,37 @@ def test_a_chief_is_done_when_all_know_or_are_lost():
     assert found.create_trial("one").status == STOPPED
     found.give_up_on(60.0)
     assert found.over()
+
+
+def test_what_ended_after_it_was_thought_lost_is_not_tried_again():
+    found = oracle("random", max_trials=2)
+    lost = found.create_trial("one")
+    found.give_up_on(-1.0)
+    end(found, lost)
+    assert found.create_trial("two").trial_id != lost.trial_id
+
+
+def test_a_chief_whose_time_is_over_ends_without_being_asked():
+    found = oracle("random", seconds=-1.0)
+    assert found.over()
+
+
+def test_bayesian_search_is_random_for_a_third_of_its_trials_at_most():
+    found = oracle("bayesian", max_trials=12)
+    assert found.num_initial_points == 4
+    asked = []
+    found.gpr.fit, fit = lambda *pair: (asked.append(len(pair[1])), fit(*pair)), found.gpr.fit
+    for _ in range(6):
+        end(found, found.create_trial("one"))
+    assert asked == [4, 5]
+
+
+def test_a_trial_that_diverged_is_as_bad_as_the_worst():
+    found = oracle("bayesian", max_trials=12)
+    for value in (0.5, 2.0, float("-inf")):
+        trial = found.create_trial("one")
+        found.update_trial(trial.trial_id, {"val_accuracy": value})
+        trial.status = COMPLETED
+        found.end_trial(trial)
+    # Higher is better here, so that it is the negative of each.
+    assert found._vectorize_trials()[1].tolist() == [-0.5, -2.0, -0.5]

@@ -8,7 +8,7 @@ from kclassify.config import FitConfig
 from kclassify.models.registry import MODELS, build_model
 from kclassify.search.budget import Budget
 from kclassify.search.oracles import build_oracle, grid_size
-from kclassify.search.space import config_of, declare, read_space
+from kclassify.search.space import config_of, declare, judged_by, plain_values, read_space
 from kclassify.search.spaces import MODEL_SPACES, default_space
 
 BASE = FitConfig()
@@ -25,12 +25,16 @@ def space_of(dimensions):
     return hp
 
 
-def samples(dimensions, count=20):
+def drawn(dimensions, count=20):
     hp = space_of(dimensions)
     oracle = keras_tuner.oracles.RandomSearchOracle(
         objective=keras_tuner.Objective("val_accuracy", "max"), hyperparameters=hp, seed=1
     )
-    return [config_of(BASE, dimensions, oracle._random_values()) for _ in range(count)]
+    return [oracle._random_values() for _ in range(count)]
+
+
+def samples(dimensions):
+    return [config_of(BASE, dimensions, values) for values in drawn(dimensions)]
 
 
 def test_lists_ranges_and_conditions_are_kerastuners():
@@ -179,3 +183,33 @@ def test_a_default_space_begins_with_its_base_and_can_be_built(model, shape):
 def test_what_is_not_mirrored_stays_so():
     space = default_space(FitConfig(augmentation="crop"), (8, 8, 1))
     assert space["augmentation"] == ["none", "crop"]
+
+
+def test_true_and_false_stay_what_they_are():
+    dimensions = read({"mixed_precision": [True, False], "label_smoothing": [0.0, 0.1]})
+    found = {config.mixed_precision for config in samples(dimensions)}
+    assert found == {True, False}
+    assert all(type(value) is bool for value in found)
+
+
+def test_a_condition_may_be_of_two_names_or_of_one_that_has_one_itself():
+    dimensions = read({
+        "optimizer": ["nesterov", "adamw"],
+        "schedule": {"values": ["cosine", "constant"], "when": {"optimizer": ["adamw"]}},
+        "warmup": {"values": [0.0, 0.3], "when": {"optimizer": ["adamw"], "schedule": ["cosine"]}},
+    })  # fmt: skip
+    seen = [plain_values(dimensions, values) for values in drawn(dimensions, 60)]
+    for values in seen:
+        assert ("schedule" in values) == (values["optimizer"] == "adamw")
+        assert ("warmup" in values) == (values.get("schedule") == "cosine")
+    assert len({tuple(sorted(values.items())) for values in seen}) == 4
+
+
+def test_a_loss_does_not_judge_what_changes_it():
+    dimensions = read({"label_smoothing": [0.0, 0.1], "learning_rate": [0.1, 0.2]})
+    assert judged_by("val_accuracy", dimensions, own=True) == dimensions
+    assert [one.name for one in judged_by("val_loss", dimensions, own=False)] == ["learning_rate"]
+    with pytest.raises(
+        InputError, match=r"`objective` must be an accuracy where .*label_smoothing"
+    ):
+        judged_by("val_loss", dimensions, own=True)

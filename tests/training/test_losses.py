@@ -47,6 +47,12 @@ def test_balanced_weights_give_every_class_the_same_total():
     assert np.mean(weights[labels]) == pytest.approx(1.0)
 
 
+def test_balanced_counts_the_classes_that_are_there():
+    train = Examples(np.zeros((3, 1, 1, 1), "uint8"), np.array([0, 0, 2], "int32"), np.zeros(3))
+    weights = class_weights("balanced", train, ("a", "b", "c"))
+    assert weights[[0, 2]].tolist() == [0.75, 1.5]
+
+
 def test_class_weights_name_classes():
     with pytest.raises(InputError, match="Did you mean 'cat'"):
         class_weights({"cats": 2.0}, None, ("cat", "dog"))
