@@ -52,19 +52,18 @@ def share_of_train(source: Source, fraction: float, *, seed: int) -> Source:
         return source
     train = source.splits["train"]
     if isinstance(train.images, PackedImages):
-        return replace(source, splits={**source.splits, "train": _first_files(train, fraction)})
+        fewer = _first_files(train, train.images, fraction)
+        return replace(source, splits={**source.splits, "train": fewer})
     rng = np.random.default_rng((seed, SPLITS.index("train")))
     taken = _share(train.class_ids, fraction, keep=0, rng=rng)
     return replace(source, splits={**source.splits, "train": train.take(np.flatnonzero(taken))})
 
 
-def _first_files(train: Examples, fraction: float) -> Examples:
+def _first_files(train: Examples, images: PackedImages, fraction: float) -> Examples:
     """Return the images of some files, each of which is a random sample; they stay where they are.
 
     As many files as the share has, at least one.
     """
-    images = train.images
-    assert isinstance(images, PackedImages)
     files = max(1, round(fraction * len(images.paths)))
     count = int(images.counts[:files].sum())
     fewer = replace(

@@ -72,7 +72,7 @@ class Dimension:
 
     def declare(self, hp: Any, conditions: Mapping[str, list[Any]]) -> None:
         """Declare it to KerasTuner's `HyperParameters`."""
-        from keras_tuner.engine.conditions import Parent
+        from keras_tuner.src.engine.conditions import Parent
 
         # Scopes within scopes would look for each parent below the one before.
         hp._conditions = [Parent(parent, values) for parent, values in conditions.items()]

@@ -337,10 +337,11 @@ def test_the_report_has_the_command_that_makes_the_run_again(parent, technique, 
 
 def test_a_parent_evaluated_on_views_is_refused(parent, tiny_arrays):
     shutil.copytree(parent.path, "views")
+    images, labels = tiny_arrays
     kclassify.evaluate("views", tta="flip", data=tiny_arrays, verbose=False)
     with pytest.raises(InputError, match="evaluated with test-time augmentation flip"):
         kclassify.compress("views", technique="prune", data=tiny_arrays, verbose=False)
-    kclassify.evaluate("views", data=tiny_arrays, verbose=False)
+    kclassify.evaluate("views", data=(images ^ 1, labels), verbose=False)
     with pytest.raises(InputError, match="evaluated with other images"):
         kclassify.compress("views", technique="prune", data=tiny_arrays, verbose=False)
 

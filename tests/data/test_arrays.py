@@ -39,8 +39,9 @@ def test_all_the_splits_have_one_scale(config):
 
 
 def test_string_labels(labelled, config):
-    images, _ = labelled(2)
-    assert load((images, ["dog", "cat"]), config).splits["train"].labels.tolist() == [1, 0]
+    images, _ = labelled(3)
+    found = load((images, ["dog", "cat", "cat"]), config)
+    assert found.splits["train"].labels.tolist() == [1, 0, 0]
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.5), (-0.1, 0.5), (0.0, 256.0)])

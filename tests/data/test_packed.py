@@ -189,9 +189,9 @@ def test_a_share_of_it_is_whole_files_which_stay_where_they_are(packed):
 
 def test_each_device_reads_with_its_share_of_the_memory(packed):
     source = prepared(packed, memory_budget="10KB")
-    assert source.splits["train"].images.memory == 10_000
+    assert source.splits["train"].images.memory == 10_240
 
     class Two:
         replicas = Replicas(("GPU:0", "GPU:1"))
 
-    assert training_examples(Two, source).images.memory == 5_000
+    assert training_examples(Two, source).images.memory == 5_120

@@ -5,6 +5,7 @@ import pytest
 
 from kclassify.checks import InputError, VerificationError
 from kclassify.config import FitConfig
+from kclassify.evaluation.predictions import hash_of_ids
 from kclassify.training.checkpoint import Checkpoint, write_checkpoint
 from kclassify.training.cluster import Cluster
 from kclassify.training.place import taken_place
@@ -16,7 +17,6 @@ from kclassify.training.together import (
     check_same_weights,
     check_same_work,
     folder_of,
-    hash_of_ids,
     in_turn,
     past_of_chief,
 )
