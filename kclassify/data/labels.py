@@ -43,7 +43,8 @@ def encode_labels(parts: Parts, class_names: Sequence[str] | None) -> tuple[Part
 def encode_names(parts: Parts) -> tuple[Parts, tuple[str, ...]]:
     """Encode labels by their place in the sorted union over the splits."""
     names = np.unique(np.concatenate(list(parts.values())))
-    alike = [name for name in names if name != name.strip() and name.strip() in names]
+    texts = [str(name) for name in names]
+    alike = [text for text in texts if text != text.strip() and text.strip() in texts]
     if alike:
         raise _label_error("alike where they are meant to be", f"{alike[0]!r} and without blanks")
     encoded = {

@@ -9,9 +9,7 @@ from typing import Any
 from kclassify.config import FitConfig
 from kclassify.presets import PRESETS
 from kclassify.reporting.tables import RunTables
-
-# The learning rate follows the batch size where that is left out.
-CHOSEN = ("epochs", "batch_size")
+from kclassify.scaling import for_few_images
 
 
 @dataclass(frozen=True)
@@ -80,27 +78,28 @@ def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
 
 
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that are not as the preset has them; a time says the epochs.
-
-    And those that `fit` would choose by the number of images, were they left out.
-    """
+    """Return the fields that are not what `fit` would choose by itself; a time says the epochs."""
     expected, config = _expected(manifest), manifest["config"]
     left_out = ("epochs",) if config.get("time_budget") else ()
     return {
         name: value
         for name, value in config.items()
-        if (name in CHOSEN or value != expected.get(name)) and name not in left_out
+        if value != expected.get(name) and name not in left_out
     }
 
 
 def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration that the preset comes to with so many images."""
     # A run's file has lists where a preset may have tuples.
     preset = json.loads(json.dumps(PRESETS.get(manifest["preset"], {})))
     expected = {**FitConfig().to_json(), **preset}
     if manifest["config"]["model"] != expected["model"]:
         # As in `resolve`: another network does not take the preset network's arguments.
         expected["model_args"] = {}
-    return expected
+    images = manifest.get("sizes", {}).get("train")
+    if images is None:
+        return expected
+    return for_few_images(FitConfig.from_json(expected), images, given=()).to_json()
 
 
 def _python(tables: RunTables, *, run_dir: str) -> str:

@@ -1,6 +1,7 @@
 """What a report shows, read from the files of a run and from nothing else."""
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -204,11 +205,19 @@ TEXTS = (
 )
 
 
-def read_csv(path: Path) -> pd.DataFrame:
-    """Return a table of the run, by its first column; or say that it is damaged."""
+def read_csv(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
+    """Return a table of the run, by its first column; or say that it is damaged.
+
+    Args:
+        path: of the table.
+        texts: the names of columns that hold names, where they are not those of classes.
+    """
     try:
-        return pd.read_csv(path, index_col=0, converters=dict.fromkeys(TEXTS, str))
-    except (OSError, ValueError) as error:
+        if not texts:
+            return pd.read_csv(path, index_col=0)
+        table = pd.read_csv(path, converters=dict.fromkeys(texts, str))
+        return table.set_index(table.columns[0])
+    except (OSError, ValueError, IndexError) as error:
         raise _damaged(path, "a table") from error
 
 

@@ -15,8 +15,8 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.scaling import for_few_images, scaled_to, without_auto  # noqa: E402
 from kclassify.training.replicas import of_this_process  # noqa: E402
-from kclassify.training.scaling import for_few_images, scaled_to, without_auto  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
 

@@ -23,6 +23,7 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.scaling import without_auto  # noqa: E402
 from kclassify.training.batch_size import (  # noqa: E402
     after_loading,
     before_loading,
@@ -32,7 +33,6 @@ from kclassify.training.callbacks import check_callbacks  # noqa: E402
 from kclassify.training.place import Place, taken_place, train_in  # noqa: E402
 from kclassify.training.replicas import Replicas, joined  # noqa: E402
 from kclassify.training.resume import RESUME, as_chosen  # noqa: E402
-from kclassify.training.scaling import without_auto  # noqa: E402
 from kclassify.training.session import build_session  # noqa: E402
 from kclassify.training.time_budget import largest_preset  # noqa: E402
 from kclassify.training.together import (  # noqa: E402

@@ -20,7 +20,7 @@ runtime.prepare()
 import keras  # noqa: E402
 
 from kclassify.models.cost import count_macs  # noqa: E402
-from kclassify.training.scaling import for_few_images, without_auto  # noqa: E402
+from kclassify.scaling import for_few_images, without_auto  # noqa: E402
 from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
 
 # What measuring may take, and how many calls into TensorFlow it takes at least.

@@ -16,6 +16,7 @@ from kclassify.cli import VERBS, main
 from kclassify.compression.measuring import least_drop
 from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import sparsity_of
+from kclassify.compression.retraining import retraining
 from kclassify.compression.techniques import TECHNIQUES
 from kclassify.models.weights import weights_hash
 from kclassify.options import COMPRESSION_OPTIONS
@@ -374,3 +375,16 @@ def test_the_command_prints_the_trade_off_and_what_is_next(parent, capsys, monke
     said = capsys.readouterr().err
     assert said.startswith("kclassify: error: `sparsity` must be")
     assert said.count("\n") == 1
+
+
+def test_tuples_among_the_options_are_no_other_configuration(parent, capsys):
+    options = {"technique": "clip", "shares": (0.9,), "run_dir": "small"}
+    kclassify.compress(parent, **options, verbose=False)
+    kclassify.compress(parent, **options)
+    assert "finished before" in capsys.readouterr().out
+
+
+def test_a_data_service_of_the_parent_is_not_asked_for(parent):
+    opened = open_parent(parent, data=None, verbose=False)
+    opened = replace(opened, config=opened.config.replace(data_service="grpc://gone:1"))
+    assert retraining(opened, {"teacher": None}).config.data_service is None

@@ -40,6 +40,8 @@ def test_a_class_may_be_called_train(image_folder, config):
 def test_other_files_are_passed_over(image_folder, config):
     (image_folder / "cat" / "notes.txt").write_text("x")
     (image_folder / "cat" / ".hidden.png").write_text("x")
+    (image_folder / "cat" / ".thumbnails").mkdir()
+    (image_folder / "cat" / ".thumbnails" / "1.png").write_text("x")
     (image_folder / ".git").mkdir()
     assert len(load(str(image_folder), config).splits["train"]) == 12
 

@@ -106,7 +106,7 @@ def test_as_trained_refuses_other_classes(image_folder, config):
 def test_as_trained_spreads_soft_labels(labelled, config):
     images, _ = labelled(2)
     named = config.replace(class_names=("a", "b"))
-    source = load_source((images, [[0.25, 0.75], [1, 0]]), named)
+    source = load_source((images + 5, [[0.25, 0.75], [1, 0]]), named)
     kwargs = {"class_names": ("b", "x", "a"), "input_shape": (8, 8, 3)}
     examples = as_trained(source, "train", **kwargs)
     assert examples.labels.tolist() == [[0.75, 0, 0.25], [0, 0, 1]]

@@ -119,3 +119,12 @@ def test_data_dir_may_come_from_the_environment(config, local, monkeypatch):
 
 def test_name_is_fit_for_a_file():
     assert source_name("tfds:patch_camelyon/small:1.0.0") == "patch_camelyon-small-1.0.0"
+
+
+@pytest.mark.filterwarnings("default")
+def test_images_past_the_memory_budget_are_refused_before_they_are_read(local, monkeypatch):
+    load_source("tfds:tiny_shapes", local)
+    monkeypatch.setattr("kclassify.data.tfds._read", None)
+    # 12 images of 64x64x3.
+    with pytest.raises(InputError, match="`memory_budget` must be at least what the images of"):
+        load_source("tfds:tiny_shapes", local.replace(memory_budget="100KB"))

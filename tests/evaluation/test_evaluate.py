@@ -219,7 +219,7 @@ def test_numbers_that_are_names_are_found_by_name(tmp_path, tiny_options):
     table = pd.DataFrame(rows, columns=["path", "label"])
     table.to_csv("all.csv", index=False)
     run = kclassify.fit("all.csv", run_dir="r", **tiny_options)
-    assert run.config["class_names"] == ["1", "10", "2"]
+    assert run.config["class_names"] == ["1", "2", "10"]
     table[table["label"] != 10].iloc[:9].to_csv("some.csv", index=False)
     found = kclassify.evaluate(run, data="some.csv", verbose=False)
     assert set(found.predictions["given"]) == {"1", "2"}

@@ -104,3 +104,12 @@ def test_a_users_mistake_is_said(run, options):
 def test_what_is_no_data_is_refused(run, others):
     with pytest.raises(InputError, match="`data` must be"):
         out_of_distribution(run, data=others, against=5, verbose=False)
+
+
+def test_noise_is_as_bright_and_as_varied_as_the_images_however_large_they_are():
+    # In 32 bits, a sum of so many pixels of 200 stops at 2**32.
+    images = np.full((1, 5000, 5000, 1), 200, np.uint8)
+    images[:, ::2] = 180
+    noise = room._noise_like(images, (40, 50, 50, 1), np.random.default_rng(0))
+    assert noise.mean() == pytest.approx(190, abs=0.2)
+    assert noise.std() == pytest.approx(10, abs=0.2)

@@ -1,8 +1,9 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.reporting.tables import read_tables
+from kclassify.reporting.tables import TEXTS, read_csv, read_tables
 from kclassify.runs import read_json
 
 
@@ -53,3 +54,10 @@ def test_metrics_of_other_classes_are_refused(tmp_path, write_run, class_names):
     run.table_file("confusion").write_bytes(other.table_file("confusion").read_bytes())
     with pytest.raises(InputError, match="metrics are of other classes"):
         read_tables(run)
+
+
+def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):
+    table = pd.DataFrame({"id": ["007", "NA"], "given": ["00001", "None"], "label": ["1", "null"]})
+    table.set_index("id").to_csv(tmp_path / "table.csv")
+    found = read_csv(tmp_path / "table.csv", texts=TEXTS).reset_index()
+    pd.testing.assert_frame_equal(found, table)

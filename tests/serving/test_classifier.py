@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -443,3 +444,13 @@ def test_code_in_a_keras_file_is_not_run(tmp_path):
     keras.Model(inputs, keras.layers.Flatten()(x)).save(tmp_path / "code.keras")
     with pytest.raises(InputError, match=r"whole \.keras file.*Lambda"):
         load(tmp_path / "code.keras")
+
+
+def test_a_file_name_that_is_no_text_is_written_so_that_it_can_be_read(served, tmp_path):
+    image = Image.fromarray(np.zeros((12, 10, 3), np.uint8))
+    name = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(name, "wb") as file:
+        image.save(file, "PNG")
+    found = served.predict(tmp_path, verbose=False)
+    assert found["file"].iloc[0].endswith("caf\\udce9.png")
+    assert found["error"].isna().all()

@@ -238,3 +238,17 @@ def test_the_weights_hash_follows_the_weights(model):
     kernel = twin.trainable_weights[0]
     kernel.assign(kernel.numpy() + 1e-6)
     assert weights_hash(twin) != weights_hash(model)
+
+
+def test_a_version_that_another_export_takes_meanwhile_is_named(own_run, monkeypatch):
+    def taken(folder, *_, **__):
+        other = own_run.export_dir / "1"
+        other.mkdir()
+        (other / "model").write_text("of another process")
+        return {"images": 0}
+
+    monkeypatch.setattr(saved_model, "verify", taken)
+    with pytest.raises(InputError, match="another export has taken in the meantime"):
+        export(own_run)
+    assert left_in(own_run) == ["1"]
+    assert (own_run.export_dir / "1" / "model").read_text() == "of another process"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from kclassify.reporting.tables import read_analysis, read_csv
+from kclassify.reporting.tables import TEXTS, read_analysis, read_csv
 from kclassify.runs import Run
 
 TITLE = "Comparison"
@@ -14,7 +14,7 @@ def read(run: Run) -> dict[str, Any] | None:
     found = read_analysis(run, "comparison")
     if found is None:
         return None
-    changes = read_csv(run.table_file("comparison-changes")).reset_index()
+    changes = read_csv(run.table_file("comparison-changes"), texts=TEXTS).reset_index()
     return {
         **found,
         "runs": [{**row, "interval": (row["low"], row["high"])} for row in found["runs"]],

@@ -7,7 +7,7 @@ import numpy as np
 
 from kclassify.checks import InputError
 from kclassify.reporting.pictures import data_uri
-from kclassify.reporting.tables import read_analysis, read_csv
+from kclassify.reporting.tables import TEXTS, read_analysis, read_csv
 from kclassify.runs import Run
 
 TITLE = "Explanation"
@@ -19,7 +19,7 @@ def read(run: Run) -> dict[str, Any] | None:
     found = read_analysis(run, "explanation")
     if found is None:
         return None
-    table = read_csv(run.table_file("explanation")).reset_index().fillna("")
+    table = read_csv(run.table_file("explanation"), texts=TEXTS).reset_index().fillna("")
     arrays = read_arrays(run, "explanations")
     shown = zip(table.to_dict("records"), arrays["images"], arrays["overlays"], strict=True)
     rows = [{**row, "image": data_uri(image), "overlay": data_uri(overlay),

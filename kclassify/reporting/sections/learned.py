@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from kclassify.reporting.figures import BLUE, ORANGE, shorten, svg
 from kclassify.reporting.pictures import data_uri
 from kclassify.reporting.sections.explanation import read_arrays
-from kclassify.reporting.tables import read_analysis, read_csv
+from kclassify.reporting.tables import TEXTS, read_analysis, read_csv
 from kclassify.runs import Run
 
 TITLE = "What it learned"
@@ -25,8 +25,8 @@ def read(run: Run) -> dict[str, Any] | None:
     if found is None:
         return None
     arrays = read_arrays(run, "features")
-    neighbours = read_csv(run.table_file("neighbours")).reset_index()
-    embedding = read_csv(run.table_file("embedding")).reset_index()
+    neighbours = read_csv(run.table_file("neighbours"), texts=TEXTS).reset_index()
+    embedding = read_csv(run.table_file("embedding"), texts=TEXTS).reset_index()
     filters = arrays.get("filters")
     return {
         **found,

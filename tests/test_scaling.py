@@ -1,7 +1,7 @@
 import pytest
 
 import kclassify
-from kclassify.training.scaling import for_few_images, scaled_to
+from kclassify.scaling import for_few_images, scaled_to
 
 
 @pytest.mark.parametrize(("optimizer", "factor"), [("nesterov", 4.0), ("adam", 2.0)])
