@@ -215,7 +215,8 @@ def read_csv(path: Path, *, texts: Sequence[str] = ()) -> pd.DataFrame:
     try:
         if not texts:
             return pd.read_csv(path, index_col=0)
-        table = pd.read_csv(path, converters=dict.fromkeys(texts, str))
+        kinds = dict.fromkeys(texts, str)
+        table = pd.read_csv(path, dtype=kinds, keep_default_na=False, na_values=[""])
         return table.set_index(table.columns[0])
     except (OSError, ValueError, IndexError) as error:
         raise _damaged(path, "a table") from error
