@@ -262,10 +262,26 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
         return values
 
     def _random_trial(self, trial_id: str, bracket: dict[str, Any]) -> Any:
+        if not bracket["rounds"][0] and self._owes_the_rest(bracket):
+            # What another worker trains now will be trained on: no new ones in its place.
+            self._brackets.remove(bracket)
+            self._current_bracket += 1
+            if self._current_bracket == self._get_num_brackets():
+                self._current_bracket, self._current_iteration = 0, self._current_iteration - 1
+            return {"status": IDLE}
         found = super()._random_trial(trial_id, bracket)
         if self.exhausted and bracket["rounds"][0]:
             return self.populate_space(trial_id)
         return found
+
+    def _owes_the_rest(self, new: dict[str, Any]) -> bool:
+        """Tell whether the trials that are left are those that others will be trained on by."""
+        owed = sum(
+            self._get_size(bracket["bracket_num"], number) - len(trials)
+            for bracket in self._brackets if bracket is not new
+            for number, trials in enumerate(bracket["rounds"])
+        )  # fmt: skip
+        return bool(self.ongoing_trials) and len(self.trials) + owed >= self.max_trials
 
     def _get_size(self, bracket_num: int, round_num: int) -> int:
         size = super()._get_size(bracket_num, round_num)

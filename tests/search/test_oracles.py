@@ -277,3 +277,20 @@ def test_a_trial_that_diverged_is_as_bad_as_the_worst():
         found.end_trial(trial)
     # Higher is better here, so that it is the negative of each.
     assert found._vectorize_trials()[1].tolist() == [-0.5, -2.0, -0.5]
+
+
+def test_the_last_trial_is_kept_for_the_one_that_is_trained_to_the_end():
+    """Another worker asks while the last of the rung before is in work."""
+    found, promoted = oracle("hyperband", max_trials=20), []
+    while len(promoted) < 3:
+        trial = found.create_trial("one")
+        if trial.hyperparameters.values["tuner/round"] == 1:
+            promoted.append(trial)
+        if len(promoted) < 3:
+            end(found, trial)
+    found.max_trials = len(found.trials) + 1
+    for _ in range(3):
+        assert found.create_trial("two").status == IDLE
+    end(found, promoted[-1])
+    last = found.create_trial("two")
+    assert last.hyperparameters.values["tuner/epochs"] == BUDGET.epochs
