@@ -232,7 +232,7 @@ class Run:
         if not found.complete:
             raise InputError(
                 f"`run` must be a finished run. Received: {str(path)!r}, {_incomplete(found)}. "
-                "The command that trained it goes on where it stopped."
+                f"The command that trained it {_goes_on(found)}."
             )
         return found
 
@@ -259,6 +259,11 @@ def _usable(path: Path) -> bool:
         return True
     # A folder that was made for the run, or one that a run had just begun to write.
     return path.is_dir() and all(found.name.startswith(".") for found in path.iterdir())
+
+
+def _goes_on(run: Run) -> str:
+    there = run.checkpoints_dir.is_dir()
+    return "goes on where it stopped" if there else "trains it from the beginning"
 
 
 def _incomplete(run: Run) -> str:

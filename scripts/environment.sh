@@ -18,5 +18,6 @@ find_python() {
 install() { # install TARGET, such as "." or ".[test]"
     [ -x "$VENV/bin/python" ] || "$(find_python)" -m venv "$VENV"
     echo "installing kclassify into $VENV (a minute or two the first time)"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -e "$1"
+    # As a path: a hook would find the clone itself, of the same name, in the folder that it is in.
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat -e "$1"
 }

@@ -58,12 +58,15 @@ def encode_indices(
 ) -> tuple[Parts, tuple[str, ...]]:
     """Encode integer labels: places in the class names, or else by the numbers that occur."""
     for labels in parts.values():
-        if not np.all(np.isfinite(labels)) or np.any(labels != np.floor(labels)):
-            raise _label_error("whole numbers", f"{labels[:3].tolist()}...")
+        odd = np.flatnonzero(~np.isfinite(labels) | (labels != np.floor(labels)))
+        if len(odd):
+            raise _label_error(
+                "whole numbers", f"{labels[odd[0]]} at place {odd[0]}, one of {len(odd)} such"
+            )
     numbers = np.unique(np.concatenate(list(parts.values())))
     wrong = numbers[(numbers < 0) | (numbers >= (len(class_names) if class_names else math.inf))]
     if len(wrong):
-        count = f"from 0 to {len(class_names) - 1}, one for each class name" if class_names else ""
+        count = f"from 0 to {len(class_names) - 1}, places in class_names" if class_names else ""
         raise _label_error(count or "of at least 0", f"{int(wrong[0])}")
     if class_names:
         return {split: part.astype(np.int32) for split, part in parts.items()}, tuple(class_names)

@@ -68,7 +68,8 @@ def load_keras_file(path: Path) -> keras.Model:
     if not zipfile.is_zipfile(path):
         raise InputError(
             f"`path` must be a whole .keras file. Received: {str(path)!r}, which is cut "
-            "off or of another kind. Copy it again, or train again."
+            "off or of another kind. Copy it again, or delete it and give the command again that "
+            "trained it."
         )
     try:
         model = keras.saving.load_model(path, compile=False, safe_mode=True)

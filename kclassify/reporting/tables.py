@@ -238,7 +238,11 @@ def _read_mistakes(path: Path) -> tuple[Mistake, ...]:
 
 
 def _damaged(path: Path, kind: str) -> InputError:
-    return InputError(
-        f"`run` must hold whole files. Received: {str(path)!r}, which cannot be read as {kind}. "
-        f"Run `kclassify evaluate {path.parent}` again."
+    what = f"which cannot be read as {kind}" if path.exists() else "which is not there"
+    # A training writes its history; nothing else can.
+    mend = (
+        "Restore it, or train again into another folder"
+        if path.name == Run(path.parent).history_file.name
+        else f"Run `kclassify evaluate {path.parent}` again"
     )
+    return InputError(f"`run` must hold whole files. Received: {str(path)!r}, {what}. {mend}.")

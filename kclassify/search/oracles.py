@@ -247,6 +247,9 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
 
     begins_whole = False
     exhausted = False
+    # KerasTuner's own.
+    _current_bracket: int
+    _current_iteration: int
 
     def populate_space(self, trial_id: str) -> Any:
         """Choose the next values, and how long to train them."""

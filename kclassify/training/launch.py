@@ -3,6 +3,7 @@
 import math
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -55,9 +56,10 @@ def launch(command: Sequence[str], *, workers: int) -> int:
     try:
         return _first_bad(started)
     except (KeyboardInterrupt, SystemExit) as stop:
-        # The terminal has told Ctrl-C to all of them; SIGTERM has come to this process alone.
-        for process in started * isinstance(stop, SystemExit):
-            process.terminate()
+        # Once: a second signal would not let them finish the step.
+        number = signal.SIGTERM if isinstance(stop, SystemExit) else signal.SIGINT
+        for process in started:
+            process.send_signal(number)
         _first_bad(started)
         raise
     finally:
@@ -90,9 +92,11 @@ def _start(command: Sequence[str], cluster: Cluster) -> subprocess.Popen:
     own = max(1, runtime.physical_cores() // len(cluster.workers))
     variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config, GPUS: _gpus(cluster)}
     shown = None if cluster.index == 0 else subprocess.DEVNULL
+    # In a group of its own, so that Ctrl-C in a terminal comes to it by `launch` alone.
     return subprocess.Popen(
-        [sys.executable, "-m", "kclassify", *command], env=variables, stdout=shown
-    )
+        [sys.executable, "-m", "kclassify", *command],
+        env=variables, stdout=shown, process_group=0,
+    )  # fmt: skip
 
 
 def _gpus(cluster: Cluster) -> str:

@@ -89,3 +89,8 @@ def test_numbers_below_zero_are_no_labels():
 def test_a_blank_does_not_make_another_class():
     with pytest.raises(InputError, match=r"Received: 'cat ' and without blanks"):
         encode_labels({"train": np.array(["cat", "cat ", "dog"])}, None)
+
+
+def test_what_is_no_number_is_shown_with_its_place():
+    with pytest.raises(InputError, match=r"Received: nan at place 2, one of 1 such"):
+        encode_labels({"train": np.array([1.0, 2.0, np.nan, 3.0])}, None)

@@ -61,3 +61,9 @@ def test_names_that_look_like_numbers_or_like_nothing_stay_names(tmp_path):
     table.set_index("id").to_csv(tmp_path / "table.csv")
     found = read_csv(tmp_path / "table.csv", texts=TEXTS).reset_index()
     assert found.to_numpy().tolist() == table.to_numpy().tolist()
+
+
+def test_a_history_that_is_not_there_cannot_be_had_by_evaluating(run):
+    run.history_file.unlink()
+    with pytest.raises(InputError, match=r"history\.csv', which is not there\. Restore it, or tr"):
+        read_tables(run)

@@ -155,13 +155,21 @@ def waiting_for_a_checkpoint(process, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_the_launch_gives_its_workers_time_to_save(tmp_path, number, expected):
+@pytest.mark.parametrize(
+    ("number", "expected", "send"),
+    [
+        (signal.SIGINT, 130, os.killpg),
+        (signal.SIGINT, 130, os.kill),
+        (signal.SIGTERM, 143, os.kill),
+    ],
+    ids=["terminal", "interrupt", "terminate"],
+)
+def test_the_launch_gives_its_workers_time_to_save(tmp_path, number, expected, send):
     folder = tmp_path / "run"
     process = started(2, folder, "--epochs", "200", start_new_session=True)
     waiting_for_a_checkpoint(process, folder)
     # A terminal sends Ctrl-C to the whole group, a scheduler SIGTERM to one process.
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    send(process.pid, number)
     code, shown = finished(process)
     assert code == expected, shown
     assert "is saved; " in shown
