@@ -7,10 +7,9 @@ ends in time; the first trial has the values that the search begins with.
 
 import functools
 import hashlib
-import json
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from kclassify import runtime
-from kclassify.atomic import replacing
 from kclassify.checks import InputError
+from kclassify.search.state_file import StateFile
 
 runtime.prepare()
 
@@ -34,47 +33,6 @@ COMPLETED, FAILED, INVALID = "COMPLETED", "FAILED", "INVALID"
 MOST_FAILURES = 3
 # Of its rungs, each keeps the best third and trains it three times as long (Li et al. 2018).
 FACTOR = 3
-
-
-class StateFile:
-    """A JSON file that is always whole, and beside it the one that it replaced.
-
-    Args:
-        path: of the file.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.before = path.with_suffix(".before.json")
-
-    def write(self, state: Mapping[str, Any]) -> None:
-        """Replace the state, and keep what there was."""
-        text = json.dumps(state)
-        if self.path.exists():
-            with replacing(self.before) as beside:
-                beside.write_bytes(self.path.read_bytes())
-        with replacing(self.path) as beside:
-            beside.write_text(text, "utf-8")
-
-    @property
-    def elapsed(self) -> float:
-        """The seconds that the search has run, by the state that is there."""
-        return float((self.read()[0] or {}).get("elapsed", 0.0))
-
-    def read(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the newest state that can be read, or None, and the names of damaged files."""
-        damaged: list[str] = []
-        for path in (self.path, self.before):
-            try:
-                found = json.loads(path.read_text("utf-8"))
-                if isinstance(found, dict) and isinstance(found.get("oracle"), dict):
-                    return found, damaged
-            except FileNotFoundError:
-                continue
-            except (ValueError, RecursionError):
-                pass
-            damaged.append(path.name)
-        return None, damaged
 
 
 class Durable:

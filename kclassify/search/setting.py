@@ -13,6 +13,7 @@ from kclassify.runs import read_json
 from kclassify.search.budget import OVERHEAD_SHARE, Budget, Rung, cost, rungs
 from kclassify.search.config import SearchConfig
 from kclassify.search.space import declare
+from kclassify.search.state_file import StateFile
 
 runtime.prepare()
 
@@ -21,7 +22,7 @@ import keras_tuner  # noqa: E402
 from kclassify.search.hypermodel import discover  # noqa: E402
 from kclassify.search.job import measured_epoch, objective_of  # noqa: E402
 from kclassify.search.loop import Setting, place_of  # noqa: E402
-from kclassify.search.oracles import RUNNING, StateFile, build_oracle  # noqa: E402
+from kclassify.search.oracles import RUNNING, build_oracle  # noqa: E402
 from kclassify.training.resume import FREE_FACTS, FREE_FIELDS, differences  # noqa: E402
 
 # What a search's file is read for.

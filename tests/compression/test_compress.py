@@ -107,10 +107,11 @@ def test_the_same_call_again_finds_it_finished(parent, finished, capsys):
         made(parent, technique, epochs=2)
 
 
+@pytest.mark.parametrize(
+    "finished", [name for name in TECHNIQUES if name not in NEEDS], indirect=True
+)
 def test_what_is_saved_is_of_keras_own_layers_and_exported_like_any_other(finished):
     technique, found = finished
-    if technique in NEEDS:
-        pytest.skip("what it serves is a file of another runtime, exported in test_quantization")
     copied(found)
     run = Run(Path("small"))
     model = keras.saving.load_model(run.model_file, compile=False, safe_mode=True)
