@@ -1,12 +1,11 @@
 """The configuration as a report shows it: what differs, and the commands that repeat the run."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kclassify.config import FitConfig
+from kclassify.config import FitConfig, resolve
 from kclassify.presets import PRESETS
 from kclassify.reporting.tables import RunTables
 from kclassify.scaling import for_few_images
@@ -90,16 +89,19 @@ def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration that the preset comes to with so many images."""
-    # A run's file has lists where a preset may have tuples.
-    preset = json.loads(json.dumps(PRESETS.get(manifest["preset"], {})))
-    expected = {**FitConfig().to_json(), **preset}
-    if manifest["config"]["model"] != expected["model"]:
-        # As in `resolve`: another network does not take the preset network's arguments.
-        expected["model_args"] = {}
+    config, preset = manifest["config"], manifest["preset"]
+    if preset not in PRESETS:
+        return FitConfig().to_json()
+    # An optimizer of another kind has a rate of its own.
+    expected = resolve(preset, {"optimizer": config["optimizer"]})
     images = manifest.get("sizes", {}).get("train")
-    if images is None:
-        return expected
-    return for_few_images(FitConfig.from_json(expected), images, given=()).to_json()
+    if images is not None:
+        expected = for_few_images(expected, images, given=())
+    found = {**expected.to_json(), "optimizer": resolve(preset, {}).optimizer}
+    if config["model"] != expected.model:
+        # As in `resolve`: another network does not take the preset network's arguments.
+        found["model_args"] = {}
+    return found
 
 
 def _python(tables: RunTables, *, run_dir: str) -> str:

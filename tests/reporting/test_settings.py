@@ -30,6 +30,12 @@ def test_field_that_this_version_does_not_know_is_shown():
         ("digits", {"model": "lenet"}, ["--model", "lenet"]),
         ("fast", {"class_names": ("a", "b")}, ["--class-names", "a,b"]),
         ("tutorial", {"optimizer": "adam"}, ["--optimizer", "adam"]),
+        ("fast", {"optimizer": "adam"}, ["--optimizer", "adam"]),
+        (
+            "fast",
+            {"optimizer": "adam", "learning_rate": 0.12},
+            ["--optimizer", "adam", "--learning-rate", "0.12"],
+        ),
     ],
 )
 def test_command_has_what_the_preset_lacks(tmp_path, preset, options, flags, write_run):
