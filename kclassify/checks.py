@@ -18,6 +18,10 @@ class InputError(ValueError):
     """A mistake in what the caller gave: one sentence, exit code 2 on the command line."""
 
 
+class OutOfMemoryError(InputError):
+    """A step needs more memory than its device has."""
+
+
 class DivergedError(InputError):
     """The loss became NaN or infinite; the last good weights, if any, are in the run folder."""
 

@@ -33,6 +33,8 @@ ONEDNN = "TF_ENABLE_ONEDNN_OPTS"
 # With any of these TensorFlow turns oneDNN on by itself.
 ONEDNN_FLAGS = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+# The compute capability from which GPUs of NVIDIA have units for float16.
+TENSOR_CORES = (7, 0)
 # TensorFlow reads it for the threads inside an operation; OMP_NUM_THREADS changes nothing there.
 THREADS = "TF_NUM_INTRAOP_THREADS"
 # The variables that `prepare` has set, not the user.
@@ -58,6 +60,8 @@ def prepare() -> None:
         )
     if not late:
         _import_quietly()
+        # For whatever comes first; `fit` may be told another number.
+        set_threads(None)
 
 
 def _defaults() -> dict[str, str]:
@@ -130,6 +134,12 @@ def physical_cores() -> int:
 def logical_cores() -> int:
     """Return how many logical processors this process may use."""
     return len(_allowed()) or os.cpu_count() or 1
+
+
+def concurrency() -> int:
+    """Return how many files to read, or batches to make, at the same time."""
+    # Of two, one can wait for the disk.
+    return max(2, logical_cores())
 
 
 def _allowed() -> set[int]:
@@ -278,7 +288,7 @@ def mixed_precision_policy(device: str, wanted: bool | None) -> str:
     if wanted is False:
         return "float32"
     if device.startswith("GPU"):
-        return "mixed_float16"
+        return "mixed_float16" if wanted or _has_float16_units(device) else "float32"
     if BFLOAT16_FLAGS & processor_flags():
         return "mixed_bfloat16"
     if wanted:
@@ -288,6 +298,16 @@ def mixed_precision_policy(device: str, wanted: bool | None) -> str:
             "Leave it out, or choose a GPU with `device`."
         )
     return "float32"
+
+
+def _has_float16_units(device: str) -> bool:
+    """Tell whether a GPU multiplies quicker in 16 bits; one that says nothing of itself does."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    number = int(device.rpartition(":")[2])
+    known = tf.config.experimental.get_device_details(gpus[number]) if number < len(gpus) else {}
+    return known.get("compute_capability", TENSOR_CORES) >= TENSOR_CORES
 
 
 def processor_flags() -> set[str]:

@@ -138,10 +138,23 @@ def test_mixed_precision_names_the_policy_of_the_device(monkeypatch):
         runtime.mixed_precision_policy("CPU:0", True)
 
 
+@pytest.mark.parametrize(("capability", "policy"), [((6, 1), "float32"), ((8, 0), "mixed_float16")])
+def test_a_gpu_without_float16_units_trains_in_float32(monkeypatch, capability, policy):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda _: ["one", "other"])
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details",
+        lambda gpu: {"compute_capability": capability if gpu == "other" else (9, 0)},
+    )  # fmt: skip
+    assert runtime.mixed_precision_policy("GPU:1", None) == policy
+    assert runtime.mixed_precision_policy("GPU:1", True) == "mixed_float16"
+
+
 def test_threads_are_the_physical_cores():
     code = (
-        "from kclassify import runtime; runtime.prepare(); runtime.physical_cores = lambda: 1\n"
-        "import tensorflow as tf; runtime.set_threads(None)\n"
+        "from kclassify import runtime; runtime.physical_cores = lambda: 1; runtime.prepare()\n"
+        "import tensorflow as tf\n"
         "print(tf.config.threading.get_intra_op_parallelism_threads())"
     )
     done = child(code)

@@ -19,7 +19,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.data.pipeline import eval_dataset  # noqa: E402
-from kclassify.training.losses import as_soft, cross_entropy  # noqa: E402
+from kclassify.training.losses import ClassifierLoss  # noqa: E402
 from kclassify.training.schedules import WarmUpThenShape  # noqa: E402
 
 Arrays = list[np.ndarray]
@@ -89,13 +89,12 @@ def scorer(criterion: str, *, seed: int, train: Examples) -> Scorer:
 
 def gradient_scores(model: keras.Model, train: Examples) -> Arrays:
     """Return ``|gradient * weight|`` of each kernel, summed over batches of training images."""
-    variables, classes = kernels(model), model.output_shape[-1]
+    variables, loss_of = kernels(model), ClassifierLoss()
 
     @tf.function(autograph=False)
     def of_batch(images, labels):
         with tf.GradientTape() as tape:
-            logits = tf.cast(model(images, training=False), tf.float32)
-            loss = tf.reduce_mean(cross_entropy(as_soft(labels, classes), logits))
+            loss = loss_of(labels, model(images, training=False))
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         return [tf.abs(g * v) for g, v in zip(gradients, variables, strict=True)]
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageFile, UnidentifiedImageError
 from tqdm import tqdm
 
+from kclassify import runtime
+
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 # By Pillow's name of the format. A JPEG of several pictures is opened as MPO.
 FORMAT_SUFFIXES = {
@@ -60,7 +62,7 @@ def inspect_image(image: str | os.PathLike[str] | bytes) -> str | None:
 
 def inspect_files(paths: Sequence[str]) -> list[Inspection]:
     """Inspect many files at once, with a progress bar on a terminal past a second or two."""
-    workers = max(2, os.cpu_count() or 1)
+    workers = runtime.concurrency()
     # Filters belong to the whole process, so they are set around the threads and not in them.
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -3,6 +3,8 @@
 Everything here can be put into a graph, since an exported model decodes by the same functions.
 """
 
+from functools import partial
+
 from kclassify import runtime
 
 runtime.prepare()
@@ -16,7 +18,7 @@ HEAD_BYTES = 1 << 17
 LUMA = (0.299, 0.587, 0.114)
 
 
-def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor, *, channels: int, least: int | None = None) -> tf.Tensor:
     """Decode a PNG, JPEG, BMP, GIF or WebP image.
 
     Of an animation, the first frame is taken; transparency is dropped; 16 bits become 8; a JPEG
@@ -26,6 +28,8 @@ def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
     Args:
         encoded: a scalar string, the bytes of the file.
         channels: 1 for grey or 3 for colour, whatever the file has.
+        least: how many pixels each side has to have at least: of a larger JPEG a half, a quarter
+            or an eighth of the pixels is decoded where that is enough, in a fraction of the time.
 
     Returns:
         uint8 ``(height, width, channels)``.
@@ -39,13 +43,14 @@ def decode_image(encoded: tf.Tensor, *, channels: int) -> tf.Tensor:
     """
     encoded = tf.convert_to_tensor(encoded)
     # One branch a format: a small image is decoded faster than all the headers are looked at.
-    colour = tf.switch_case(_format(encoded), [lambda read=read: read(encoded) for read in _READ])
+    readers = [partial(_jpeg, least=least) if read is _jpeg else read for read in _READ]
+    colour = tf.switch_case(_format(encoded), [partial(read, encoded) for read in readers])
     return to_channels(tf.ensure_shape(colour, (None, None, 3)), channels)
 
 
 def decode_file(path: tf.Tensor, *, image_size: tuple[int, int], channels: int) -> tf.Tensor:
     """Read, decode and resize one file: uint8 ``(height, width, channels)``."""
-    image = decode_image(tf.io.read_file(path), channels=channels)
+    image = decode_image(tf.io.read_file(path), channels=channels, least=max(image_size))
     return tf.ensure_shape(resize_images(image[tf.newaxis], image_size)[0], (*image_size, channels))
 
 
@@ -106,9 +111,14 @@ def _png(encoded: tf.Tensor) -> tf.Tensor:
     return _decoded(encoded, tf.reduce_prod(_sides(encoded, 16, tf.int32, little=False)))
 
 
-def _jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    sides = tf.cast(tf.image.extract_jpeg_shape(encoded)[:2], tf.float64)
-    return _turn(_decoded(encoded, tf.reduce_prod(sides)), exif_orientation(encoded))
+def _jpeg(encoded: tf.Tensor, *, least: int | None) -> tf.Tensor:
+    sides = tf.image.extract_jpeg_shape(encoded)[:2]
+    small = _small_enough(encoded, tf.reduce_prod(tf.cast(sides, tf.float64)))
+    ratios = (1, 2, 4, 8) if least else (1,)
+    enough = [tf.reduce_min(sides) >= ratio * (least or 0) for ratio in ratios[1:]]
+    read = [partial(tf.io.decode_jpeg, small, channels=3, ratio=ratio) for ratio in ratios]
+    pixels = tf.switch_case(tf.math.count_nonzero(enough, dtype=tf.int32), read)
+    return _turn(pixels, exif_orientation(encoded))
 
 
 def _gif(encoded: tf.Tensor) -> tf.Tensor:
@@ -140,13 +150,17 @@ _READ = (_png, _jpeg, _gif, _webp, _bmp, _other)
 
 
 def _decoded(encoded: tf.Tensor, claimed: tf.Tensor, *, channels: int = 3) -> tf.Tensor:
-    """Decode what claims few enough pixels: before any memory is taken for them."""
+    small = _small_enough(encoded, claimed)
+    return tf.io.decode_image(small, channels=channels, expand_animations=False)
+
+
+def _small_enough(encoded: tf.Tensor, claimed: tf.Tensor) -> tf.Tensor:
+    """Return what claims few enough pixels: before any memory is taken for them."""
     message = f"the header claims more than {MOST_PIXELS // 10**6} million pixels"
     # Without the branch that `tf.debugging.Assert` makes.
     small = tf.raw_ops.Assert(condition=claimed <= MOST_PIXELS, data=[message])
     with tf.control_dependencies([small] if small is not None else []):
-        encoded = tf.identity(encoded)
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+        return tf.identity(encoded)
 
 
 def _sides(encoded: tf.Tensor, start: int, kind: tf.DType, *, little: bool) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """One pass over images for all that a data check asks of them, a few dozen bytes an image."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -11,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from kclassify import runtime
 from kclassify.data.look_alikes import SMALL, perceptual_hashes, thumbnails
 from kclassify.data.spec import Examples, FileImages
 
@@ -67,7 +67,7 @@ def _looks(digests: Sequence[int], sides: Sequence[int], small: np.ndarray) -> L
 def _chunks(examples: Examples) -> Iterator[tuple[Sequence[int], Sequence[int], np.ndarray]]:
     """Yield digests, shorter sides and images uint8 ``(n, 32, 32, 3)``, some at a time."""
     images = examples.images
-    with ThreadPoolExecutor(max(2, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(runtime.concurrency()) as pool:
         for start in range(0, len(examples), AT_ONCE):
             if isinstance(images, FileImages):
                 found = pool.map(_read, images.paths[start : start + AT_ONCE])

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from kclassify import runtime
 from kclassify.atomic import file_hash
 from kclassify.checks import InputError, is_whole, parse_bytes
 from kclassify.config import FitConfig
@@ -165,7 +166,7 @@ def _check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 def wrong_files(folder: Path, files: Mapping[str, str]) -> Generator[tuple[str, str], None, None]:
     """Yield the names of the files whose hash is another, and what is wrong with each."""
-    pool = ThreadPoolExecutor(max(2, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(runtime.concurrency())
     found = pool.map(_wrong, [folder / name for name in files], files.values())
     bar = tqdm(found, "checking", len(files), unit="file", delay=1.5, disable=None)
     try:

@@ -1,7 +1,6 @@
 """tf.data pipelines in which (seed, step) decides everything: no state to save, none to restore."""
 
 import math
-import os
 from collections.abc import Callable
 from functools import partial
 
@@ -20,7 +19,7 @@ from kclassify.data.images import decode_file  # noqa: E402
 from kclassify.data.service import served  # noqa: E402
 from kclassify.data.windows import batches_in_order, shuffled_batches  # noqa: E402
 
-PARALLEL = max(2, os.cpu_count() or 1)
+PARALLEL = runtime.concurrency()
 # Batches that are made ahead of the step that uses them.
 AHEAD = 2
 # From the places of images to their labels.

@@ -153,7 +153,7 @@ def _batches(
     from kclassify.data.pipeline import PARALLEL, plain_options
 
     def decode(example: Any) -> Any:
-        image = decode_image(example["image"], channels=channels)
+        image = decode_image(example["image"], channels=channels, least=max(image_size))
         if image_size != own_size:
             image = resize_images(image[tf.newaxis], image_size)[0]
         return tf.ensure_shape(image, (*image_size, channels)), example["label"]

@@ -19,7 +19,7 @@ from typing import Any
 
 from kclassify import runtime
 from kclassify.atomic import replacing
-from kclassify.checks import StorageError
+from kclassify.checks import OutOfMemoryError, StorageError
 
 runtime.prepare()
 
@@ -29,8 +29,8 @@ from kclassify.search.shared_data import pick_up  # noqa: E402
 from kclassify.search.trial import NoTimeLeft  # noqa: E402
 from kclassify.training.interruption import Interrupted  # noqa: E402
 
-# Exit codes: the time was over; the disk was full.
-NO_TIME_LEFT, DISK_FULL = 75, 74
+# Exit codes: the time was over; the disk was full; the memory was.
+NO_TIME_LEFT, DISK_FULL, MEMORY_FULL = 75, 74, 71
 # What memory that runs out, or native code that breaks, ends a process by.
 DEADLY = (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS)
 SECONDS_TO_SAVE = 60.0
@@ -60,6 +60,7 @@ class Children:
         Raises:
             NoTimeLeft: it was time to stop, or the search is being stopped.
             ProcessDiedError: it was killed; the sentence says by which signal.
+            OutOfMemoryError: a step needs more memory than there is.
             StorageError: the disk is full.
             RuntimeError: it failed; the message is its traceback.
         """
@@ -107,7 +108,8 @@ class Children:
                 f"its process was ended by {name}, as when memory runs out or native code breaks"
             )
         last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
-        return StorageError(last[0]) if code == DISK_FULL else RuntimeError(errors.strip())
+        kinds = {DISK_FULL: StorageError, MEMORY_FULL: OutOfMemoryError}
+        return kinds[code](last[0]) if code in kinds else RuntimeError(errors.strip())
 
 
 def main(arguments: list[str]) -> int:
@@ -121,9 +123,9 @@ def main(arguments: list[str]) -> int:
         found = run_job(asked, Sessions(pick_up(Path(data))), end=end)
     except (NoTimeLeft, Interrupted):
         return NO_TIME_LEFT
-    except StorageError as error:
+    except (StorageError, OutOfMemoryError) as error:
         print(error, file=sys.stderr)
-        return DISK_FULL
+        return DISK_FULL if isinstance(error, StorageError) else MEMORY_FULL
     with replacing(Path(outcome)) as beside:
         beside.write_text(json.dumps(found), "utf-8")
     return 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import StorageError
+from kclassify.checks import OutOfMemoryError, StorageError
 from kclassify.config import FitConfig
 from kclassify.search.budget import Budget
 from kclassify.search.config import SearchConfig
@@ -15,8 +15,6 @@ from kclassify.search.folder import SearchFolder
 from kclassify.search.space import Dimension, config_of
 
 runtime.prepare()
-
-import tensorflow as tf  # noqa: E402
 
 from kclassify.search.child import ProcessDiedError  # noqa: E402
 from kclassify.search.job import Job  # noqa: E402
@@ -27,7 +25,7 @@ from kclassify.search.trial import NoTimeLeft  # noqa: E402
 IDLE_SECONDS = 0.2
 RUN, SMALLER_RUN = "run", "run-half-batch"
 # What half the batch may help against.
-MEMORY = (MemoryError, tf.errors.ResourceExhaustedError, ProcessDiedError)
+MEMORY = (MemoryError, OutOfMemoryError, ProcessDiedError)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def probability_function(model: keras.Model) -> Any:
 
 def decoded(encoded: tf.Tensor, input_shape: Sequence[int]) -> tf.Tensor:
     """Decode an image and bring it to `input_shape`, uint8 `(height, width, channels)`."""
-    image = decode_image(encoded, channels=input_shape[2])
+    image = decode_image(encoded, channels=input_shape[2], least=max(input_shape[:2]))
     return fitted(image[tf.newaxis], input_shape[:2])[0]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import InputError
+from kclassify.checks import InputError, OutOfMemoryError
 from kclassify.config import FitConfig, resolve
 from kclassify.data.spec import Source
 
@@ -15,7 +15,12 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.scaling import for_few_images, scaled_to, without_auto  # noqa: E402
+from kclassify.scaling import (  # noqa: E402
+    SMALLEST_BATCH,
+    for_few_images,
+    scaled_to,
+    without_auto,
+)
 from kclassify.training.replicas import of_this_process  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
@@ -24,6 +29,11 @@ from kclassify.training.time_budget import measure_pace  # noqa: E402
 FEWEST_STEPS = 50
 # The gradients need as much again as the activations, and something else may need some too.
 SHARE_OF_MEMORY = 1 / 4
+# As a container sees its own: the folder, the limit and what is used, of version 2 and 1.
+CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 
 
 def before_loading(preset: str, options: Mapping[str, Any]) -> FitConfig:
@@ -37,7 +47,8 @@ def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> Fi
 
     Args:
         preset: the name of one.
-        options: what the user gave; ``batch_size="auto"`` takes the largest that memory allows.
+        options: what the user gave; ``batch_size="auto"`` takes the largest that memory allows,
+            see `largest_batch`.
         source: the data, prepared.
     """
     given = without_auto(options)
@@ -73,11 +84,24 @@ def bytes_per_image(session: Session) -> int:
 
 
 def available_memory() -> int | None:
-    """Return the bytes that this machine can give to a new process, where Linux says so."""
+    """Return the bytes that this process can still get, where Linux says so."""
     meminfo = Path("/proc/meminfo")
     lines = meminfo.read_text().splitlines() if meminfo.exists() else []
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return 1024 * int(found[0]) if found else None
+    found = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    found += [left for group in CONTROL_GROUPS if (left := _left_to(*map(Path, group))) is not None]
+    return min(found, default=None)
+
+
+def _left_to(folder: Path, limit: Path, used: Path) -> int | None:
+    """Return the bytes that a control group, such as a container's, has left; None without one."""
+    try:
+        most, now = ((folder / name).read_text().strip() for name in (limit, used))
+        kept = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    # Files that were read are given up for others.
+    cache = kept.get("total_inactive_file", kept.get("inactive_file", "0"))
+    return None if most == "max" else max(0, int(most) - int(now) + int(cache))
 
 
 def check_batch_fits(session: Session) -> None:
@@ -97,24 +121,40 @@ def check_batch_fits(session: Session) -> None:
     )
 
 
+def out_of_memory(session: Session, error: tf.errors.ResourceExhaustedError) -> OutOfMemoryError:
+    """Return what to say where a step has run out of its device's memory."""
+    size, reason = session.config.batch_size, str(error.message).partition("\n")[0]
+    return OutOfMemoryError(
+        f"`batch_size` must be one whose step {session.device} has memory for. Received: "
+        f"batch_size={size}, and TensorFlow says: {reason}. Take {max(1, size // 2)} or "
+        '"auto", or smaller images.'
+    )
+
+
 def largest_batch(source: Source, config: FitConfig, *, given: Collection[str]) -> FitConfig:
     """Return `config` with the largest batch size that memory allows, and its rate scaled to it.
 
-    It is a power of two for each device and leaves at least 50 steps an epoch. A step is tried,
-    and halved while it runs out of memory.
+    It is a power of two for each device and leaves at least 50 steps an epoch, but is 8 where
+    there are too few images for that. A step is tried, and halved while it runs out of memory.
+
+    Raises:
+        OutOfMemoryError: not even an image for each device can be learned from.
     """
     session = build_session(source, config.replace(devices=None))
     count = of_this_process(config).count
     one, available = bytes_per_image(session), available_memory() or 2**32
-    most = min(len(source.splits["train"]) // FEWEST_STEPS, SHARE_OF_MEMORY * available / one)
+    images = len(source.splits["train"])
+    enough = max(images // FEWEST_STEPS, min(SMALLEST_BATCH, images))
+    most = min(enough, SHARE_OF_MEMORY * available / one)
     batch_size = count * 2 ** int(math.log2(max(1, most / count)))
     while True:
         scaled = scaled_to(config, batch_size, given=given)
+        session = build_session(source, scaled)
         try:
-            measure_pace(build_session(source, scaled), source, seconds=0)
-        except tf.errors.ResourceExhaustedError:
+            measure_pace(session, source, seconds=0)
+        except tf.errors.ResourceExhaustedError as error:
             if batch_size == count:
-                raise
+                raise out_of_memory(session, error) from error
             batch_size //= 2
         else:
             return scaled

@@ -134,15 +134,17 @@ def _cases(device: str) -> list[tuple[str, int]]:
 def _in_child(arguments: list[str]) -> list[dict[str, object]]:
     command = [sys.executable, "-m", "kclassify.training.devices", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
-    reason = (done.stderr.strip().splitlines() or ["no message."])[-1]
+    reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}."])[-1]
     if done.returncode == USER_ERROR:
         raise InputError(reason)
-    if done.returncode:
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode and not rows:
         raise InputError(
             f"`device` must be one that can train. Received: {arguments[0]!r}, on which it failed: "
             f"{reason} Choose another, or smaller `batch_sizes` or `image_size`."
         )
-    return json.loads(done.stdout.splitlines()[-1])
+    # A batch that no memory holds ends the process; what was measured before counts.
+    return rows
 
 
 def measure(
@@ -185,7 +187,8 @@ def _child(arguments: Sequence[str]) -> None:
     runtime.set_threads(int(threads) or None)
     fixed = (device, int(threads), preset, int(image_size), float(seconds))
     try:
-        print(json.dumps([measure(*fixed, int(size)) for size in batch_sizes]))
+        for size in sorted(map(int, batch_sizes)):
+            print(json.dumps(measure(*fixed, size)), flush=True)
     except InputError as error:
         print(error, file=sys.stderr)
         sys.exit(USER_ERROR)

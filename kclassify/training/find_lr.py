@@ -21,7 +21,11 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from kclassify.reporting.figures import rate_figure  # noqa: E402
-from kclassify.training.batch_size import after_loading, before_loading  # noqa: E402
+from kclassify.training.batch_size import (  # noqa: E402
+    after_loading,
+    before_loading,
+    check_batch_fits,
+)
 from kclassify.training.session import Session, build_session, train_batches  # noqa: E402
 
 LOWEST, HIGHEST = 1e-6, 10.0
@@ -138,6 +142,7 @@ def find_lr(
     images = len(source.splits["train"])
     steps = steps or min(MOST_STEPS, max(LEAST_STEPS, 2 * (images // settings.batch_size)))
     session = build_session(source, settings, schedule=_Sweep(steps))
+    check_batch_fits(session)
     epochs = math.ceil(steps / session.steps)
     batches = train_batches(session, source, epochs=epochs).take(steps)
     table = _losses(session, batches, steps=steps, verbose=verbose)

@@ -209,5 +209,6 @@ def _settle(data: Any, preset: str | None, options: dict[str, Any], place: Place
     chosen, options = as_chosen(place.past, preset or first, options)
     if chosen == "auto":
         chosen = largest_preset(source, options, started=place.began)
+        place.tell(f"preset    {chosen}, the largest that {options['time_budget']} has room for")
     settings = after_loading(chosen, options, source)
     return Settled(settings, source, run_facts(data, chosen, settings, source))

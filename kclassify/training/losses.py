@@ -20,18 +20,19 @@ import keras  # noqa: E402
 from keras import ops  # noqa: E402
 
 
-def cross_entropy(targets, logits):
-    """Return ``(batch_size,)`` cross-entropies in nats."""
-    return -ops.sum(targets * ops.log_softmax(logits), axis=-1)
+def cross_entropy(logits):
+    """Return the cross-entropy in nats that each class would have as the label."""
+    return -ops.log_softmax(logits)
 
 
-def focal(targets, logits, gamma: float = 2.0):
-    """Return ``(batch_size,)`` focal losses (Lin et al. 2017): sure examples count less."""
+def focal(logits, gamma: float = 2.0):
+    """Return the focal loss of each class (Lin et al. 2017): sure examples count less."""
     log_probabilities = ops.log_softmax(logits)
-    easiness = (1.0 - ops.exp(log_probabilities)) ** gamma
-    return -ops.sum(targets * easiness * log_probabilities, axis=-1)
+    return -((1.0 - ops.exp(log_probabilities)) ** gamma) * log_probabilities
 
 
+# Functions of logits ``(batch_size, num_classes)`` that return as many losses: all are linear in
+# the target, so that a smoothed label needs no vector of its own.
 LOSSES: dict[str, Callable] = {"cross_entropy": cross_entropy, "focal": focal}
 
 
@@ -52,21 +53,21 @@ class ClassifierLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         """Return ``(batch_size,)`` losses."""
-        num_classes = y_pred.shape[-1]
-        logits = ops.cast(y_pred, "float32")
-        targets = as_soft(y_true, num_classes)
-        smooth = targets * (1.0 - self.label_smoothing) + self.label_smoothing / num_classes
-        losses = self.function(smooth, logits)
+        each = self.function(ops.cast(y_pred, "float32"))
+        smoothing = self.label_smoothing
+        losses = (1.0 - smoothing) * _labelled(each, y_true) + smoothing * ops.mean(each, axis=-1)
         if self.class_weights is None:
             return losses
-        return losses * ops.sum(targets * ops.convert_to_tensor(self.class_weights), axis=-1)
+        weights = ops.broadcast_to(ops.convert_to_tensor(self.class_weights), ops.shape(each))
+        return losses * _labelled(weights, y_true)
 
 
-def as_soft(labels, num_classes: int):
-    """Return labels as ``(batch_size, num_classes)`` float32, one-hot where they are indices."""
-    if len(labels.shape) == 2 and labels.shape[-1] == num_classes:
-        return ops.cast(labels, "float32")
-    return ops.one_hot(ops.reshape(ops.cast(labels, "int32"), (-1,)), num_classes)
+def _labelled(values, labels):
+    """Return ``(batch_size,)``: of each row what its label names, or the mean by a soft label."""
+    if len(labels.shape) == 2 and labels.shape[-1] == values.shape[-1]:
+        return ops.sum(values * ops.cast(labels, "float32"), axis=-1)
+    places = ops.reshape(ops.cast(labels, "int32"), (-1, 1))
+    return ops.take_along_axis(values, places, axis=-1)[:, 0]
 
 
 def build_loss(config: FitConfig, train: Examples, class_names: tuple[str, ...]) -> ClassifierLoss:

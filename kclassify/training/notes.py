@@ -33,7 +33,7 @@ def description(source: Source, session: Session, path: os.PathLike[str]) -> str
         f"{session.macs:,} MACs an image\n"
         f"training  {epochs}{session.steps:,} steps of {config.batch_size} "
         f"images, {config.optimizer}, {session.policy}, on {_where(session)}, XLA "
-        f"{'auto' if session.device.startswith('GPU') else 'off'}\n"
+        f"{'on' if session.model.jit_compile else 'off'}\n"
         f"images    {_feeding(source, session)}\n"
         f"run       {path}"
     )

@@ -29,6 +29,8 @@ MEASURING_SHARE, MEASURING_SECONDS, MEASURED_CALLS = 0.03, 5.0, 4
 FINISHING_SECONDS = 1.0
 # A step forward alone takes about a third of one that learns.
 FORWARD_SHARE = 1 / 3
+# So many times as well as by the smallest preset's may a machine be used by a wide network's layers.
+WIDTH_GAIN = 2.0
 # Room for a machine that turns out faster than it was measured; the passes are made as they come.
 ROOM = 50
 # The plan is made anew this often, at the latest; of passes, the last few count.
@@ -125,8 +127,9 @@ def _measuring_seconds(budget: float) -> float:
 def largest_preset(source: Source, options: Mapping[str, Any], *, started: float) -> str:
     """Return the largest preset of `SIZES` whose epochs the time budget has room for.
 
-    The smallest is measured; the others take as much longer as they have multiply-accumulates.
-    It is the answer too where none has room: `within_budget` shortens it.
+    The smallest is measured, and what follows from it for the others by their multiply-accumulates;
+    those that this does not rule out are measured too. The smallest is the answer where no other
+    has room: `within_budget` shortens it.
 
     Args:
         source: the data.
@@ -137,23 +140,35 @@ def largest_preset(source: Source, options: Mapping[str, Any], *, started: float
     options = without_auto(options)
     budget = parse_duration("time_budget", options["time_budget"])
     images = len(source.splits["train"])
-    config = for_few_images(resolve(smallest, options), images, given=options)
-    session = build_session(source, config.replace(progressive=None))
-    (step,) = measure_pace(session, source, seconds=_measuring_seconds(budget))
-    macs_a_second = session.macs * config.batch_size / step
-    left = budget - (time.perf_counter() - started)
+    # As many epochs as each wants, whatever the time.
+    given = set(options) - {"time_budget"}
+    config = for_few_images(resolve(smallest, options), images, given=given)
+    seconds, end = _measuring_seconds(budget), started + budget
+    a_mac = _training_seconds(source, config, seconds=seconds) / _macs(source, config)
     for name in reversed(larger):
-        config = for_few_images(resolve(name, options), images, given=())
-        if _macs(config, source) * config.epochs * images / macs_a_second <= left:
+        config = for_few_images(resolve(name, options), images, given=given)
+        left = end - time.perf_counter()
+        if (
+            a_mac * _macs(source, config) <= WIDTH_GAIN * left
+            and _training_seconds(source, config, seconds=seconds) <= left
+        ):
             return name
     return smallest
 
 
-def _macs(config: FitConfig, source: Source) -> int:
+def _training_seconds(source: Source, config: FitConfig, *, seconds: float) -> float:
+    """Return what the steps of a whole training take, measured for so long on each size."""
+    session = build_session(source, config)
+    pace = measure_pace(session, source, seconds=seconds)
+    return statistics.mean(pace) * session.steps * config.epochs
+
+
+def _macs(source: Source, config: FitConfig) -> float:
+    """Return the multiply-accumulates of a whole training, at the sizes that images grow through."""
     shape, classes = source.input_shape, source.num_classes
-    return count_macs(
-        build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
-    )
+    network = build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
+    area = statistics.mean(scale**2 for scale in config.progressive or (1.0,))
+    return count_macs(network) * area * config.epochs * len(source.splits["train"])
 
 
 def measure_pace(session: Session, source: Source, *, seconds: float) -> tuple[float, ...]:

@@ -17,6 +17,7 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.training.batch_size import out_of_memory  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
     BestWeights,
     FirstSteps,
@@ -71,7 +72,7 @@ def train(
             start=past.checkpoint,
             facts={"manifest": facts, "packages": runtime.environment()["packages"]},
         )  # fmt: skip
-        with suppress(Stopped), _repeatable(session):
+        with suppress(Stopped), _explained(session):
             _make_steps(source, session, resumable, stage=sizes[0].stage if sizes else None)
             finish(best, nan)
     if stop.signal is not None:
@@ -105,10 +106,12 @@ def _make_steps(
 
 
 @contextmanager
-def _repeatable(session: Session) -> Iterator[None]:
-    """Name the operation that has no repeatable kernel where one is asked for."""
+def _explained(session: Session) -> Iterator[None]:
+    """Say what the configuration has to do with it where TensorFlow ends a step."""
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise out_of_memory(session, error) from error
     except tf.errors.UnimplementedError as error:
         if not session.config.deterministic:
             raise

@@ -178,6 +178,7 @@ BENCHMARK = harness.Benchmark(
         harness.Target("p50_ms", "kclassify", over="onnxruntime", at_most=1.2),
         harness.Target("p50_ms", "kclassify", over="keras-predict", at_most=0.1),
         harness.Target("images_per_second", "kclassify", over="onnxruntime", at_least=1.0),
+        harness.Target("images_per_second", "kclassify-onnx", over="onnxruntime", at_least=1.0),
         harness.Target("images_per_second", "kclassify", over="torch"),
     ],
     variant=("network",),

@@ -47,9 +47,35 @@ def test_auto_halves_when_a_step_runs_out_of_memory(tiny_arrays, monkeypatch):
     assert tried == [32, 16, 8, 4]
 
 
+def test_a_step_without_memory_is_a_sentence(tiny_arrays, tiny_options, monkeypatch):
+    import keras
+    import tensorflow as tf
+
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nof a node")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    with pytest.raises(InputError, match=r"memory for.*batch_size=8.*tensor\. Take 4 or \"auto\""):
+        kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"limit": "1000", "used": "700", "memory.stat": "inactive_file 200\nother 1\n"}, 500),
+        ({"limit": "max", "used": "700", "memory.stat": ""}, None),
+        ({}, None),
+    ],
+)
+def test_a_control_group_has_left_what_it_may_take_still(tmp_path, files, left):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert batch_size._left_to(tmp_path, "limit", "used") == left
+
+
 def test_fit_takes_auto(tiny_arrays, tiny_options):
     run = kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": "auto"})
-    assert run.config["config"]["batch_size"] == 1
+    assert run.config["config"]["batch_size"] == 8
 
 
 def test_a_learning_rate_that_the_user_chose_is_not_scaled_by_auto(tiny_arrays, monkeypatch):

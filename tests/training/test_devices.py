@@ -57,7 +57,7 @@ def test_all_devices_are_measured_unless_one_is_named(monkeypatch):
 
 def test_a_child_prints_a_row_for_each_batch_size(capsys):
     devices._child(["CPU:0", "0", "digits", "8", "0.01", "2", "4"])
-    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["batch_size"] for row in rows] == [2, 4]
     assert rows[0].keys() == {"device", "threads", "batch_size", "training", "inference"}
 
@@ -65,6 +65,14 @@ def test_a_child_prints_a_row_for_each_batch_size(capsys):
 def test_what_a_child_refuses_is_said_as_it_says_it():
     with pytest.raises(InputError, match=r"^`input_shape` must be at least 16x16"):
         bench_devices(device="cpu", preset="tutorial", image_size=8, verbose=False)
+
+
+def test_what_was_measured_before_a_batch_was_too_large_counts(monkeypatch, tmp_path):
+    child = tmp_path / "python"
+    child.write_text("#!/bin/sh\necho '{\"batch_size\": 32}'; kill -9 $$\n")
+    child.chmod(0o755)
+    monkeypatch.setattr(devices.sys, "executable", str(child))
+    assert devices._in_child(["CPU:0"]) == [{"batch_size": 32}]
 
 
 def test_a_device_that_fails_is_named(monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 import kclassify
 from kclassify.checks import InputError
 from kclassify.data.sources import load_source, prepare
+from kclassify.presets import PRESETS
 from kclassify.training import time_budget
 from kclassify.training.replicas import Replicas
 from kclassify.training.session import build_session
@@ -143,17 +144,48 @@ def test_a_fit_with_a_budget_anneals_to_the_end_of_its_plan(
     assert run.history["learning_rate"].iloc[-1] < 1e-6 < run.history["learning_rate"].max()
 
 
-def test_auto_measures_few_images_too(tiny_arrays, tiny_options, monkeypatch):
+def test_auto_measures_few_images_too(tiny_arrays, monkeypatch, capsys):
     monkeypatch.setattr(time_budget, "SIZES", ("digits", "fast"))
     monkeypatch.setattr("kclassify.training.fit.SIZES", ("digits", "fast"))
     monkeypatch.setattr(time_budget, "measure_pace", lambda *_, **__: (2.0,))
     monkeypatch.setattr(Deadline, "_plan", lambda *_, **__: None)
     run = kclassify.fit(
-        tiny_arrays, run_dir="r", preset="auto", time_budget="40s", verbose=False,
+        tiny_arrays, run_dir="r", preset="auto", time_budget="40s",
         validation_fraction=0.2, test_fraction=0.2,
     )  # fmt: skip
     assert run.config["preset"] == "digits"
     assert run.config["config"]["batch_size"] == 8
+    assert "preset    digits, the largest that 40s has room for" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("widths", "steps", "chosen"),
+    [
+        # The middle one takes 10 s by its own steps, the largest 20 s.
+        ((2, 4, 8), {2: 0.005, 4: 0.02, 8: 0.04}, "middle"),
+        # What its multiply-accumulates rule out is not measured.
+        ((2, 4, 400), {2: 0.005, 4: 0.02}, "middle"),
+        ((2, 4, 8), {2: 0.005, 4: 9.0, 8: 9.0}, "small"),
+    ],
+)
+def test_auto_takes_the_largest_that_has_room_by_its_own_steps(
+    tiny_arrays, monkeypatch, widths, steps, chosen
+):
+    names = ("small", "middle", "large")
+    for name, width in zip(names, widths, strict=True):
+        # 500 steps.
+        recipe = {"model_args": {"filters": width, "depth": 1}, "epochs": 500}
+        monkeypatch.setitem(PRESETS, name, recipe)
+    monkeypatch.setattr(time_budget, "SIZES", names)
+    monkeypatch.setattr(
+        time_budget, "measure_pace",
+        lambda session, *_, **__: (steps[session.config.model_args["filters"]],),
+    )  # fmt: skip
+    config = kclassify.FitConfig(batch_size=39)
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    options = {"batch_size": 39, "time_budget": "15s"}
+    now = time_budget.time.perf_counter()
+    assert time_budget.largest_preset(source, options, started=now) == chosen
 
 
 def test_measuring_leaves_no_trace(tiny_arrays, tiny_options):
