@@ -147,6 +147,18 @@ class FitConfig:
 RATES = {"adagrad": 1e-2, "adam": 1e-3, "adamw": 1e-3, "lion": 1e-4, "rmsprop": 1e-3}
 
 
+def own_rate(changes: Mapping[str, Any], *, before: str | None) -> dict[str, float]:
+    """Return the learning rate of an adaptive optimizer in `changes`, as one; or none.
+
+    Args:
+        changes: of a configuration; a rate among them counts, not this one.
+        before: its optimizer.
+    """
+    name = changes.get("optimizer", before)
+    known = name != before and isinstance(name, str) and name in RATES
+    return {"learning_rate": RATES[name]} if known else {}
+
+
 def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
     """Return the configuration that `preset` and then `options` make of the defaults.
 
@@ -156,7 +168,8 @@ def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
     builder checks it: ``depth=20`` is ``model_args={"depth": 20}``.
     """
     check_choice("preset", preset, PRESETS)
-    values = {**PRESETS[preset], **options}
+    recipe = PRESETS[preset]
+    values = {**recipe, **own_rate(options, before=recipe.get("optimizer")), **options}
     names = {item.name for item in fields(FitConfig)}
     if options.get("time_budget") is not None and "epochs" in options:
         raise InputError(
@@ -164,10 +177,7 @@ def resolve(preset: str, options: Mapping[str, Any]) -> FitConfig:
             f"Received: epochs={options['epochs']!r}, time_budget={options['time_budget']!r}."
         )
     extra = {name: values.pop(name) for name in list(values) if name not in names}
-    own = options.get("optimizer", PRESETS[preset].get("optimizer"))
-    if own != PRESETS[preset].get("optimizer") and own in RATES and "learning_rate" not in options:
-        values["learning_rate"] = RATES[own]
-    if values.get("model", "convnet") != PRESETS[preset].get("model", "convnet"):
+    if values.get("model", "convnet") != recipe.get("model", "convnet"):
         # Another network does not take the arguments of the preset's, and maybe not every size.
         values["model_args"] = options.get("model_args", {})
         values["progressive"] = options.get("progressive")

@@ -146,6 +146,11 @@ def test_another_kind_of_optimizer_has_its_own_rate(optimizer):
     assert resolve("fast", given).learning_rate == 0.5
 
 
+def test_an_optimizer_that_is_no_name_is_refused():
+    with pytest.raises(InputError, match="`optimizer` must be one of"):
+        resolve("fast", {"optimizer": ["adam"]})
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "nesterov", "sgd"])
 def test_a_preset_keeps_its_rate_for_optimizers_of_its_kind(optimizer):
     assert resolve("fast", {"optimizer": optimizer}).learning_rate == 0.12

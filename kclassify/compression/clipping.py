@@ -80,17 +80,19 @@ def choose_share(
         `accuracy` on validation images, `accuracy_int8` with such kernels, and
         `accuracy_noise` of the float network on noisy images.
     """
-    noisy = _noisy(parent)
-    rows = [_row(parent, share, noisy) for share in (1.0, *(shares or SHARES))]
+    some = parent.source.splits["validation"].some(NOISY_IMAGES, seed=0)
+    noisy = CORRUPTIONS["gaussian_noise"](
+        first_images(some, len(some)), SEVERITY, np.random.default_rng(0)
+    )
+    rows = [_row(parent, share, noisy, some.class_ids) for share in (1.0, *(shares or SHARES))]
     table = pd.DataFrame(rows)
     passing = table[table["accuracy"] >= table["accuracy"].iloc[0] - max_drop]
     return float(passing.loc[passing["accuracy_int8"].idxmax(), "share"]), table
 
 
-def _row(parent: Parent, share: float, noisy: np.ndarray) -> dict[str, float]:
+def _row(parent: Parent, share: float, noisy: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     network = clipped(parent.network, share=share)
     answers = network.predict(noisy, batch_size=256, verbose=0).argmax(axis=1)
-    labels = parent.source.splits["validation"].class_ids[: len(noisy)]
     return {
         "share": share,
         "largest": max(float(np.abs(kernel.numpy()).max()) for kernel in kernels(network)),
@@ -98,11 +100,6 @@ def _row(parent: Parent, share: float, noisy: np.ndarray) -> dict[str, float]:
         "accuracy_int8": float(parent.right_on_validation(rounded(network)).mean()),
         "accuracy_noise": float(np.mean(answers == labels)),
     }
-
-
-def _noisy(parent: Parent) -> np.ndarray:
-    images = first_images(parent.source.splits["validation"], NOISY_IMAGES)
-    return CORRUPTIONS["gaussian_noise"](images, SEVERITY, np.random.default_rng(0))
 
 
 def rounded(model: keras.Model) -> keras.Model:

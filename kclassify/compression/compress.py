@@ -1,10 +1,12 @@
 """`compress`: a run made smaller and quicker, within a loss that is stated beforehand."""
 
+import json
 import math
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +16,15 @@ import numpy as np
 import pandas as pd
 
 from kclassify import runtime
-from kclassify.checks import InputError, check_choice, check_number
-from kclassify.runs import Run
+from kclassify.atomic import replacing
+from kclassify.checks import (
+    DivergedError,
+    InputError,
+    OutOfMemoryError,
+    check_choice,
+    check_number,
+)
+from kclassify.runs import Run, read_json
 
 runtime.prepare()
 
@@ -28,7 +37,7 @@ from kclassify.compression.measuring import (  # noqa: E402
     trade_off,
 )
 from kclassify.compression.parent import Parent, child_path, open_parent  # noqa: E402
-from kclassify.compression.quantization import SCHEMES  # noqa: E402
+from kclassify.compression.quantization import SCHEMES, UnwritableError  # noqa: E402
 from kclassify.compression.retraining import produce, retraining  # noqa: E402
 from kclassify.compression.techniques import TECHNIQUES  # noqa: E402
 from kclassify.evaluation.comparison import Comparison, compare  # noqa: E402
@@ -42,6 +51,8 @@ from kclassify.training.notes import say, silent  # noqa: E402
 WIDTHS = (0.6, 0.4, 0.25)
 # Of the parent's epochs, for each width: with a third of them fewer networks pass.
 SHARE = 1 / 2
+# What shows only while a technique is carried out that it does not suit a network.
+UNSUITABLE = (DivergedError, OutOfMemoryError, UnwritableError)
 # The files that a search writes of each network, the first whose packages are there.
 FILES = ("litert_int8", "onnx_int8")
 
@@ -219,31 +230,63 @@ def _search(bench: Bench, folder: Path, options: dict[str, Any]) -> Judged:
     Raises:
         InputError: nothing passes.
     """
-    began, parent = time.perf_counter(), bench.parent
+    parent, spent = bench.parent, _Spent(folder / "seconds.json")
     options = {"epochs": max(1, math.ceil(SHARE * parent.epochs)), **options}
     # What is wrong with the training is said now, not taken for a technique that does not suit.
     retraining(parent, options)
-    bench.begin()
-    scheme = _scheme()
-    if scheme is not None:
-        _file(bench, parent, folder / scheme, scheme)
-    _trained(bench, folder, "low_rank", options)
+    scheme = _scheme(bench)
+    spent.on("as it is", lambda: _not_narrower(bench, folder, options, scheme))
     took = 0.0
     for share in WIDTHS:
-        since = time.perf_counter()
-        if took and since - began + took > parent.run.summary["training_seconds"]:
+        if took and spent.seconds + took > parent.training.seconds:
             bench.tell(f"stops     {share:.0%} of the parameters would take it past the time of "
                        "the parent's training")  # fmt: skip
             break
-        if not _narrower(bench, folder, {**options, "parameters": share}, scheme):
+        narrow = partial(_narrower, bench, folder, {**options, "parameters": share}, scheme)
+        passes, took = spent.on(f"{share:.0%}", narrow)
+        if not passes:
             break
-        took = time.perf_counter() - since
     return _smallest(bench)
+
+
+class _Spent:
+    """What the parts of a search took, kept so that the same call again decides the same.
+
+    Args:
+        file: where.
+    """
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.parts = read_json(file, {}) if file.exists() else {}
+
+    @property
+    def seconds(self) -> float:
+        """Of all the parts."""
+        return sum(self.parts.values())
+
+    def on(self, part: str, work: Callable[[], Any]) -> tuple[Any, float]:
+        """Do a part; return what it returns, and the seconds that it took the first time."""
+        began = time.perf_counter()
+        found = work()
+        took = self.parts.setdefault(part, time.perf_counter() - began)
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(self.file) as beside:
+            beside.write_text(json.dumps(self.parts), "utf-8")
+        return found, took
+
+
+def _not_narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str | None) -> None:
+    """Measure the parent, a file of it, and one with kernels of low rank."""
+    bench.begin()
+    if scheme is not None:
+        _file(bench, bench.parent, folder / scheme, scheme)
+    _tried(bench, "low_rank", bench.parent, folder=folder, **options)
 
 
 def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str | None) -> bool:
     """Make a narrower network, and a file of it if it passes; tell whether it does."""
-    made = _trained(bench, folder, "prune_filters", options)
+    made = _tried(bench, "prune_filters", bench.parent, folder=folder, **options)
     if made is None or not made.passes:
         return False
     if scheme is not None:
@@ -252,27 +295,42 @@ def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str |
     return True
 
 
-def _trained(bench: Bench, folder: Path, technique: str, options: dict[str, Any]) -> Judged | None:
-    """Try a technique, or say why it is left out."""
+def _file(bench: Bench, network: Parent, run_dir: Path, scheme: str) -> Judged | None:
+    options = {"scheme": scheme, "max_drop": bench.max_drop}
+    return _tried(bench, "quantize", network, run_dir=run_dir, **options)
+
+
+def _tried(
+    bench: Bench,
+    technique: str,
+    network: Parent,
+    *,
+    run_dir: Path | None = None,
+    folder: Path | None = None,
+    **options: Any,
+) -> Judged | None:
+    """Try a technique on a network, or say why it is left out."""
+    recipe = None
     try:
-        recipe = TECHNIQUES[technique](bench.parent, **options)
+        recipe = TECHNIQUES[technique](network, **options)
+        place = run_dir or (folder or Path()) / recipe.name
+        made = produce(network, recipe, run_dir=place, verbose=bench.verbose)
     except InputError as error:
+        # Another kind of refusal is of the folder, and ends the search.
+        if recipe is not None and not isinstance(error, UNSUITABLE):
+            raise
         bench.tell(f"left out  {error}")
         return None
-    run_dir = folder / recipe.name
-    return bench.judge(produce(bench.parent, recipe, run_dir=run_dir, verbose=bench.verbose))
+    return bench.judge(made)
 
 
-def _file(bench: Bench, network: Parent, run_dir: Path, scheme: str) -> Judged:
-    recipe = TECHNIQUES["quantize"](network, scheme=scheme, max_drop=bench.max_drop)
-    return bench.judge(produce(network, recipe, run_dir=run_dir, verbose=bench.verbose))
-
-
-def _scheme() -> str | None:
+def _scheme(bench: Bench) -> str | None:
     """Return the first of `FILES` that can be written here."""
     for name in FILES:
         if all(find_spec(package) for package in SCHEMES[name].packages):
             return name
+    bench.tell("left out  files of 8-bit numbers, for which kclassify[litert] or kclassify[onnx] "
+               "has to be installed")  # fmt: skip
     return None
 
 

@@ -5,6 +5,7 @@ twice a step, which also moves batch normalization's statistics twice, and its v
 not that of the labels.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,10 @@ def load_teacher(
 
 
 def _load(teacher: Any, source: Source) -> keras.Model:
+    if not isinstance(teacher, str | os.PathLike):
+        raise InputError(
+            f"`teacher` must be a run, a .keras file, or a list of these. Received: {teacher!r}."
+        )
     path = Path(teacher)
     if path.suffix == ".keras":
         if not path.is_file():

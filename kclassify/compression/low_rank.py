@@ -13,6 +13,8 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.models.weights import follow_weights  # noqa: E402
+
 # The share of the network's weights that a layer must save: less is not worth a training.
 WORTH = 0.01
 
@@ -85,6 +87,7 @@ def factorized(model: keras.Model, *, energy: float = 0.95) -> keras.Model:
     )
     for layer in model.layers:
         _set_weights(layer, copy, found.get(layer.name), thin.get(layer.name))
+    follow_weights(copy)
     return copy
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,21 @@ BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
+class Training:
+    """The training that a run's weights come of: its own, or where it had none its parent's.
+
+    Attributes:
+        epochs: how many.
+        seconds: what they took.
+        begin: how far along its shape the learning rate began.
+    """
+
+    epochs: int
+    seconds: float
+    begin: float = 0.0
+
+
+@dataclass(frozen=True)
 class Parent:
     """A finished run that others come of.
 
@@ -43,14 +58,19 @@ class Parent:
         source: the data, split as it was.
         network: its model.
         config: its configuration.
-        epochs: how many it was trained for.
+        training: what its weights come of.
     """
 
     run: Run
     source: Source
     network: keras.Model
     config: FitConfig
-    epochs: int
+    training: Training
+
+    @property
+    def epochs(self) -> int:
+        """How many it was trained for."""
+        return self.training.epochs
 
     @cached_property
     def right(self) -> np.ndarray:
@@ -94,8 +114,16 @@ def open_parent(run: Run | str | os.PathLike[str], *, data: Any, verbose: bool) 
         )
     config = FitConfig.from_json(run.config["config"])
     source = _source(run, config, data, verbose=verbose)
-    epochs = run.summary["epochs_trained"]
-    return Parent(replace(run, source=source), source, load_run_model(run), config, epochs)
+    network = load_run_model(run)
+    return Parent(replace(run, source=source), source, network, config, _training_of(run))
+
+
+def _training_of(run: Run) -> Training:
+    summary = run.summary
+    if "training" in summary:
+        return Training(**summary["training"])
+    begin = run.config.get("compression", {}).get("begin", 0.0)
+    return Training(summary["epochs_trained"], summary["training_seconds"], begin)
 
 
 def _source(run: Run, config: FitConfig, data: Any, *, verbose: bool) -> Source:
@@ -144,7 +172,10 @@ def keep_untrained(
             beside.write_bytes(file.read_bytes())
         hashed = {"weights_sha256": file_hash(file)}
     run.write(run.history_file, _no_history(accuracy))
-    untrained = {"best_epoch": 0, "epochs_trained": 0, "training_seconds": 0.0, "stopped": None}
+    untrained = {
+        "best_epoch": 0, "epochs_trained": 0, "training_seconds": 0.0, "stopped": None,
+        "training": asdict(parent.training),
+    }  # fmt: skip
     save_network(run, network, {"val_accuracy": accuracy, **untrained, **hashed})
     place.tell(f"validation accuracy {accuracy:.4f}, kept in {run}")
 

@@ -98,7 +98,7 @@ def gradient_scores(model: keras.Model, train: Examples) -> Arrays:
         gradients = tape.gradient(loss, [variable.value for variable in variables])
         return [tf.abs(g * v) for g, v in zip(gradients, variables, strict=True)]
 
-    some = train.take(np.arange(min(GRADIENT_IMAGES, len(train))))
+    some = train.some(GRADIENT_IMAGES, seed=0)
     batches = eval_dataset(some, batch_size=GRADIENT_BATCH)
     found = [[part.numpy() for part in of_batch(*batch)] for batch in batches]
     return [np.sum(parts, axis=0) for parts in zip(*found, strict=True)]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from kclassify import runtime
-from kclassify.checks import check_choice, check_installed
+from kclassify.checks import InputError, check_choice, check_installed
 
 runtime.prepare()
 
@@ -26,6 +26,10 @@ from kclassify.models.folding import FOLDABLE, fold_batch_norm  # noqa: E402
 from kclassify.serving.formats import FORMATS, write_litert, write_onnx  # noqa: E402
 
 LITERT, ONNX = FORMATS["litert"].packages, (*FORMATS["onnx"].packages, "onnx")
+
+
+class UnwritableError(InputError):
+    """A network that the converter of a scheme does not take."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +128,19 @@ def write_quantized(model: keras.Model, path: Path, *, scheme: str, images: np.n
 
     Raises:
         InputError: the scheme is none, or its packages are not installed.
+        UnwritableError: its converter does not take the network.
     """
     check_scheme(scheme)
-    SCHEMES[scheme].write(fold_batch_norm(model), path, images)
+    try:
+        SCHEMES[scheme].write(fold_batch_norm(model), path, images)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # converters raise many kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UnwritableError(
+            f"`scheme` must be one that {model.name!r} can be written in. Received: {scheme!r}, "
+            f"whose converter says: {reason}. Choose another, or another technique."
+        ) from error
 
 
 def layer_errors(model: keras.Model, *, images: np.ndarray) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.models.folding import FOLDABLE  # noqa: E402
 
+AT_ONCE = 32
 # Whose outputs an integer network rounds; a maximum is one of what it gets.
 ROUNDED = (*FOLDABLE, keras.layers.Add, keras.layers.Activation, keras.layers.ReLU,
            keras.layers.Rescaling, keras.layers.GlobalAveragePooling2D,
@@ -47,11 +48,10 @@ def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
         >>> [w.shape for w in form.get_weights()] == [w.shape for w in model.get_weights()]
         True
     """
-    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
-    if nested:
+    if nested := nested_model(model):
         raise InputError(
             f"`max_drop` must be a loss that {model.name!r} keeps to in 8 bits without training, "
-            f"which does not reach into the model {nested[0]!r} within it. Give a higher one, or "
+            f"which does not reach into the model {nested!r} within it. Give a higher one, or "
             "scheme='litert_float16'."
         )
     ranges = _ranges(model, images)
@@ -71,14 +71,22 @@ def quantized_form(model: keras.Model, *, images: np.ndarray) -> keras.Model:
     return form
 
 
+def nested_model(model: keras.Model) -> str | None:
+    """Return the name of a model within the model, if there is one."""
+    return next((layer.name for layer in model.layers if isinstance(layer, keras.Model)), None)
+
+
 def _ranges(model: keras.Model, images: np.ndarray) -> dict[str, tuple[float, float]]:
     """Return the extremes of the outputs that are rounded, by layer."""
     layers = [layer for layer in model.layers if isinstance(layer, ROUNDED)]
-    outputs = keras.Model(model.input, [layer.output for layer in layers])(images, training=False)
-    found = {}
-    for layer, values in zip(layers, keras.tree.flatten(outputs), strict=True):
-        low, high = float(np.min(values)), float(np.max(values))
-        found[layer.name] = min(low, 0.0), max(high, 1e-6)
+    outputs = keras.Model(model.input, [layer.output for layer in layers])
+    found = {layer.name: (0.0, 1e-6) for layer in layers}
+    # Some at a time: the outputs of all layers are kept.
+    for start in range(0, len(images), AT_ONCE):
+        values = keras.tree.flatten(outputs(images[start : start + AT_ONCE], training=False))
+        for layer, one in zip(layers, values, strict=True):
+            low, high = found[layer.name]
+            found[layer.name] = min(low, float(np.min(one))), max(high, float(np.max(one)))
     # A layer whose activation stands alone behind it is rounded there, once, as the two are one.
     return {name: ends for name, ends in found.items() if name not in _before_activations(model)}
 

@@ -10,7 +10,7 @@ from typing import Any
 from kclassify import runtime
 from kclassify.checks import InputError, nearest
 from kclassify.compression.parent import Parent, child_path
-from kclassify.config import DATA_FIELDS, FitConfig
+from kclassify.config import DATA_FIELDS, FitConfig, own_rate
 from kclassify.models.weights import copy_weights
 from kclassify.runs import Run, run_path
 
@@ -29,6 +29,8 @@ from kclassify.training.session import Session, Start, build_session  # noqa: E4
 # Of the parent's epochs.
 SHARE = 1 / 3
 LESSON = tuple(item.name for item in fields(Lesson))
+# The images are the parent's, split by its seed, and so is the network.
+PARENTS = (*DATA_FIELDS, "seed", "model", "model_args")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Retraining:
         """Return the session of it: of `network`, or of a new one of the configuration."""
         around = None
         if self.teacher is not None:
-            seen = parent.source.splits["train"] if self.config.augmentation == "none" else None
+            same = self.config.augmentation == "none" and self.config.progressive is None
+            seen = parent.source.splits["train"] if same else None
             around = partial(around_student, teacher=self.teacher, lesson=self.lesson, seen=seen)
         start = Start(network, around=around, begin=self.begin, **form)
         return build_session(parent.source, self.config, start=start)
@@ -83,19 +86,18 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
     """
     config = parent.config.replace(
         progressive=None, ema=None, time_budget=None, data_service=None,
-        epochs=_default_epochs(parent),
+        device="auto", devices=None, epochs=_default_epochs(parent),
     )  # fmt: skip
     own = {name: value for name, value in options.items() if name not in ("teacher", *LESSON)}
     check_names(own)
-    config = config.replace(**own)
+    config = config.replace(**{**own_rate(own, before=config.optimizer), **own})
     share = 0.0 if "schedule" in own else _share_of(parent, config)
     return Retraining(config, share, *_teaching(parent, config, options), given=own)
 
 
 def check_names(options: Mapping[str, Any], *, also: tuple[str, ...] = ()) -> None:
     """Raise `InputError` for an option that neither the technique nor `FitConfig` has."""
-    # The images are the parent's.
-    training = [item.name for item in fields(FitConfig) if item.name not in DATA_FIELDS]
+    training = [item.name for item in fields(FitConfig) if item.name not in PARENTS]
     known = [*also, "teacher", *LESSON, *training]
     for name, value in options.items():
         if name not in known:
@@ -114,9 +116,11 @@ def _share_of(parent: Parent, config: FitConfig) -> float:
     """Return how far along its shape the parent's learning rate was, that long before its end."""
     longest = _default_epochs(parent)
     epochs = longest if config.time_budget else min(config.epochs, longest)
-    rise = 0.0 if config.schedule == "constant" else config.warmup
+    begin = parent.training.begin
+    # What began along its shape did not rise.
+    rise = 0.0 if begin or config.schedule == "constant" else config.warmup
     done = 1.0 - epochs / max(1, parent.epochs)
-    return max(0.0, (done - rise) / (1.0 - rise))
+    return begin + (1.0 - begin) * max(0.0, (done - rise) / (1.0 - rise))
 
 
 def _teaching(

@@ -1,12 +1,12 @@
 """The techniques by name: from a parent and options to the recipe of a run. All is checked here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from kclassify import runtime
-from kclassify.checks import check_choice, check_number, is_whole
+from kclassify.checks import InputError, check_choice, check_number, is_whole
 from kclassify.compression.parent import Parent, keep_untrained
 from kclassify.compression.pruning import check_pruning
 from kclassify.compression.retraining import (
@@ -134,6 +134,7 @@ def distill(parent: Parent, **options: Any) -> Recipe:
     model = own.pop("model", parent.config.model)
     check_choice("model", model, MODELS)
     args = own.pop("model_args", {} if model != parent.config.model else parent.config.model_args)
+    check_number("model_args", args, expected="a mapping", ok=isinstance(args, Mapping))
     args = {**args, **own}
     check_model_args(model, args, also=set())
     # The whole of the schedule, since it is a new network.
@@ -150,7 +151,12 @@ def clip(parent: Parent, **options: Any) -> Recipe:
     own: dict[str, Any] = {"shares": None, "max_drop": 0.005} | _own(options, "shares", "max_drop")
     if own["shares"] is not None:
         check_shares(own["shares"])
-    how = retraining(parent, options)
+    for name, value in options.items():
+        raise InputError(
+            f"`{name}` must be left out with 'clip', which trains nothing. Received: "
+            f"{name}={value!r}. Leave it out, or choose another technique."
+        )
+    how = retraining(parent, {})
     facts = {"technique": "clip", **own}
     return Recipe("clip", how.config, facts, partial(_clip, parent, own))
 

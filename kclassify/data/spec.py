@@ -129,6 +129,13 @@ class Examples:
         )
         return replace(self, images=images, labels=self.labels[indices], ids=self.ids[indices])
 
+    def some(self, count: int, *, seed: int) -> Self:
+        """Return at most `count` from all over, in their order: many sets lie class by class."""
+        if count >= len(self):
+            return self
+        chosen = np.random.default_rng(seed).choice(len(self), count, replace=False)
+        return self.take(np.sort(chosen))
+
     @property
     def soft(self) -> bool:
         """Whether the labels are shares of classes."""

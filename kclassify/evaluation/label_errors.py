@@ -13,7 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from kclassify import runtime
 from kclassify.checks import InputError, check_number, is_whole
-from kclassify.config import FitConfig
+from kclassify.config import FitConfig, own_rate
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.sources import default_preset, load_source, prepare, source_name
 from kclassify.data.spec import SPLITS, Examples, FileImages, Images, PackedImages, Source
@@ -190,7 +190,7 @@ def _options_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:
         del own["epochs"]
     if given.get("model", own["model"]) != own["model"]:
         del own["model_args"]
-    return own
+    return own | own_rate(given, before=own["optimizer"])
 
 
 def _directory(data: Any, run: Run | None, directory: str | os.PathLike[str] | None) -> Path:

@@ -50,20 +50,19 @@ def own_split_of(run: Run, *, split: str, data: Any, verbose: bool) -> Examples:
 def with_own_data(run: Run, data: Any, *, verbose: bool) -> tuple[Run, Any]:
     """Return a run with its source and no other data, where `data` is what it was trained on.
 
-    It is split again as it was: given as others, most of it would be training images. Of any other
-    data both are returned as they are.
+    It is split again as it was: given as others, most of it would be training images. Any other
+    data is returned as it was loaded, so that nobody looks at its files again.
     """
     if data is None:
         return run, data
-    config = FitConfig.from_json(run.config["config"])
-    with suppress(InputError):
-        source = load_source(data, config)
-        images = sum(len(examples) for examples in source.splits.values())
-        if "train" in source.splits and images == sum(run.config["sizes"].values()):
-            whole = prepare(source, config, verbose=verbose)
+    source = load_source(data, _config_of(run))
+    images = sum(len(examples) for examples in source.splits.values())
+    if "train" in source.splits and images == sum(run.config["sizes"].values()):
+        with suppress(InputError):
+            whole = prepare(source, FitConfig.from_json(run.config["config"]), verbose=verbose)
             if fingerprint(whole) == run.config.get("fingerprint"):
                 return replace(run, source=whole), None
-    return run, data
+    return run, source
 
 
 def source_of(run: Run, *, verbose: bool) -> Source:

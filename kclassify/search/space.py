@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kclassify.checks import InputError, check_number, nearest
-from kclassify.config import FitConfig
+from kclassify.config import FitConfig, own_rate
 from kclassify.models.registry import MODELS
 
 FIELDS = tuple(item.name for item in fields(FitConfig))
@@ -216,6 +216,7 @@ def plain_values(dimensions: Iterable[Dimension], values: Mapping[str, Any]) -> 
 def with_values(base: FitConfig, values: Mapping[str, Any]) -> FitConfig:
     """Return `base` with values of fields and of arguments of the model."""
     changes = {name: value for name, value in values.items() if name in FIELDS}
+    changes = {**own_rate(changes, before=base.optimizer), **changes}
     own = {name: value for name, value in values.items() if name not in FIELDS}
     if changes.get("model", base.model) != base.model:
         return base.replace(**{"progressive": None, **changes}, model_args=own)

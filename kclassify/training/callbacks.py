@@ -213,6 +213,20 @@ class BestWeights(keras.callbacks.Callback):
         self.stopped = state["stopped"]
 
 
+class AveragedWeights(keras.callbacks.SwapEMAWeights):
+    """Show the averaged weights at an epoch's end, within the constraints of the variables.
+
+    Keras averages before it constrains: what is pruned would not stay so, nor what is clipped.
+    """
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Swap them in, and constrain them."""
+        super().on_epoch_end(epoch, logs)
+        for variable in self.model.trainable_variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+
+
 class FirstSteps(keras.callbacks.Callback):
     """Write down the hash of the weights after the first steps, for `verify_run`.
 

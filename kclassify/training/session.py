@@ -176,8 +176,8 @@ def _new_network(source: Source, config: FitConfig) -> keras.Model:
     if has_whitening(network):
         # As many patches, however large the images: all of them are in memory, some times over.
         most = max(1, WHITENING_PIXELS // (shape[0] * shape[1]))
-        images = first_images(source.splits["train"], min(most, WHITENING_IMAGES))
-        set_whitening(network, images)
+        some = source.splits["train"].some(min(most, WHITENING_IMAGES), seed=config.seed)
+        set_whitening(network, first_images(some, len(some)))
     return network
 
 

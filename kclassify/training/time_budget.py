@@ -29,7 +29,7 @@ MEASURING_SHARE, MEASURING_SECONDS, MEASURED_CALLS = 0.03, 5.0, 4
 FINISHING_SECONDS = 1.0
 # A step forward alone takes about a third of one that learns.
 FORWARD_SHARE = 1 / 3
-# So many times as well as by the smallest preset's may a machine be used by a wide network's layers.
+# Wide layers use a machine better than those of the smallest preset, up to so many times.
 WIDTH_GAIN = 2.0
 # Room for a machine that turns out faster than it was measured; the passes are made as they come.
 ROOM = 50
@@ -164,7 +164,7 @@ def _training_seconds(source: Source, config: FitConfig, *, seconds: float) -> f
 
 
 def _macs(source: Source, config: FitConfig) -> float:
-    """Return the multiply-accumulates of a whole training, at the sizes that images grow through."""
+    """Return the multiply-accumulates of a whole training, with images of the sizes that it has."""
     shape, classes = source.input_shape, source.num_classes
     network = build_model(config.model, input_shape=shape, num_classes=classes, **config.model_args)
     area = statistics.mean(scale**2 for scale in config.progressive or (1.0,))

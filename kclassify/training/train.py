@@ -19,6 +19,7 @@ import tensorflow as tf  # noqa: E402
 
 from kclassify.training.batch_size import out_of_memory  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
+    AveragedWeights,
     BestWeights,
     FirstSteps,
     HistoryFile,
@@ -138,7 +139,7 @@ def _callbacks(
     ours = [FirstSteps(run), *deciding, HistoryFile(run, batch_size=config.batch_size)]
     if config.ema is not None:
         # Before the others, so that they see the averaged weights at an epoch's end.
-        ours.insert(0, keras.callbacks.SwapEMAWeights(swap_on_epoch=True))
+        ours.insert(0, AveragedWeights(swap_on_epoch=True))
     if config.tensorboard:
         ours.append(keras.callbacks.TensorBoard(run.path / "tensorboard"))
     return ours

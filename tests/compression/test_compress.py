@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import numpy as np
 import pytest
 
 import kclassify
-from kclassify.checks import InputError
+from kclassify.checks import DivergedError, InputError
 from kclassify.cli import VERBS, main
+from kclassify.compression import quantize, techniques
 from kclassify.compression.measuring import least_drop
 from kclassify.compression.parent import open_parent
 from kclassify.compression.pruning import sparsity_of
-from kclassify.compression.retraining import retraining
+from kclassify.compression.quantization import SCHEMES, UnwritableError, write_quantized
+from kclassify.compression.retraining import produce, retraining
 from kclassify.compression.techniques import TECHNIQUES
 from kclassify.models.weights import weights_hash
 from kclassify.options import COMPRESSION_OPTIONS
@@ -155,6 +158,47 @@ def test_the_learning_rate_goes_on_where_the_parent_had_it(parent):
     assert 0 <= run.history["learning_rate"].iloc[-1] < 0.5 * highest
 
 
+def test_what_comes_of_a_child_begins_where_the_child_was(parent):
+    child = open_parent(made(parent, "prune", epochs=2).run, data=None, verbose=False)
+    begin = child.run.config["compression"]["begin"]
+    # A third of two epochs is one: half of what was left.
+    how = retraining(child, {})
+    assert (how.config.epochs, how.begin) == (1, pytest.approx(begin + (1 - begin) / 2))
+    assert how.begin > begin > 0
+
+
+def test_what_was_not_trained_has_the_training_of_its_parent(parent):
+    own = open_parent(parent, data=None, verbose=False)
+    for name, options in (("clip", {}), ("prune", {"epochs": 0})):
+        run = made(parent, name, run_dir=name, **options).run
+        child = open_parent(run, data=None, verbose=False)
+        assert child.training == own.training
+        assert retraining(child, {}).begin == retraining(own, {}).begin > 0
+
+
+def test_another_kind_of_optimizer_has_its_own_rate(parent):
+    own = open_parent(parent, data=None, verbose=False)
+    assert retraining(own, {"optimizer": "adam"}).config.learning_rate == 1e-3
+    given = {"optimizer": "adam", "learning_rate": 0.2}
+    assert retraining(own, given).config.learning_rate == 0.2
+
+
+def test_averaged_weights_stay_pruned(parent):
+    run = made(parent, "prune", sparsity=0.5, ema=0.9, ramp="one_shot").run
+    model = keras.saving.load_model(run.model_file, compile=False)
+    assert sparsity_of(model) == pytest.approx(0.5, abs=0.02)
+
+
+def test_a_teacher_is_asked_of_images_that_grow(tiny_arrays, tiny_options):
+    options = {**tiny_options, "model": "fastnet", "filters": (2, 4)}
+    del options["depth"]
+    run = kclassify.fit(tiny_arrays, run_dir="parent", **options)
+    found = kclassify.compress(
+        run, technique="distill", progressive=(0.5, 1.0), epochs=2, verbose=False
+    )
+    assert np.isfinite(found.run.history["loss"]).all()
+
+
 def test_a_training_that_was_stopped_ends_with_the_same_weights(parent):
     whole = kclassify.compress(
         parent, technique="prune", sparsity=0.8, epochs=3, run_dir="whole", verbose=False
@@ -228,6 +272,57 @@ def test_a_search_takes_no_longer_than_the_parents_training(
     assert (said in capsys.readouterr().out) == (tried == 1)
 
 
+def test_what_the_parts_of_a_search_took_counts_when_it_is_called_again(tmp_path):
+    from kclassify.compression.compress import _Spent
+
+    first = _Spent(tmp_path / "all" / "seconds.json")
+    assert first.on("60%", lambda: time.sleep(0.02) or True)[0]
+    again = _Spent(tmp_path / "all" / "seconds.json")
+    assert again.on("60%", lambda: True) == (True, first.seconds)
+    assert again.seconds == first.seconds > 0.02
+
+
+def test_what_diverges_is_left_out(parent, monkeypatch, capsys):
+    def diverges(*_, **__):
+        raise DivergedError("the loss is NaN")
+
+    monkeypatch.setattr("kclassify.compression.compress.FILES", ())
+    monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.7,))
+    monkeypatch.setattr("kclassify.compression.compress.produce", diverges)
+    with pytest.raises(InputError, match="all was left out"):
+        kclassify.compress(parent, max_drop=0.9, run_dir="all", epochs=1)
+    assert "left out  the loss is NaN" in capsys.readouterr().out
+
+
+def test_a_network_within_a_network_keeps_the_file_that_was_not_trained(
+    parent, monkeypatch, capsys
+):
+    def write(parent, network, file, scheme, images):
+        file.write_bytes(b"file")
+        return np.zeros(len(parent.right), bool)
+
+    monkeypatch.setattr(quantize, "nested_model", lambda _: "inner")
+    monkeypatch.setattr(quantize, "_written", write)
+    monkeypatch.setattr(techniques, "check_scheme", lambda _: None)
+    own = open_parent(parent, data=None, verbose=False)
+    recipe = TECHNIQUES["quantize"](own, scheme="litert_int8")
+    run = produce(own, recipe, run_dir="small", verbose=True)
+    assert run.complete
+    assert "training with rounding does not reach into the model 'inner'" in capsys.readouterr().out
+
+
+def test_a_converter_that_fails_is_named(parent, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such operation\nat a line")
+
+    scheme = replace(SCHEMES["litert_int8"], write=fail)
+    monkeypatch.setitem(SCHEMES, "litert_int8", scheme)
+    monkeypatch.setattr("kclassify.compression.quantization.check_scheme", lambda _: None)
+    own = open_parent(parent, data=None, verbose=False)
+    with pytest.raises(UnwritableError, match=r"whose converter says: no such operation\. Choose"):
+        write_quantized(own.network, Path("file"), scheme="litert_int8", images=np.zeros(0))
+
+
 def test_a_budget_that_nothing_meets_names_the_nearest(parent, monkeypatch):
     monkeypatch.setattr("kclassify.compression.compress.FILES", ())
     monkeypatch.setattr("kclassify.compression.compress.WIDTHS", (0.2,))
@@ -252,6 +347,9 @@ def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(p
         ("prune", {"sparsity": 1.0}, "`sparsity` must be"),
         ("prune", {"sparsety": 0.5}, "`sparsety` must be an option of the technique.*'sparsity'"),
         ("prune", {"image_size": 16}, "`image_size` must be an option of the technique"),
+        ("prune", {"seed": 1}, "`seed` must be an option of the technique"),
+        ("prune", {"model": "resnet"}, "`model` must be an option of the technique"),
+        ("prune", {"teacher": 5}, "`teacher` must be a run, a .keras file, or a list"),
         ("prune", {"epochs": 0, "ramp": "cubic"}, "`ramp` must be 'one_shot' without epochs"),
         ("prune", {"epochs": -1}, "`epochs` must be a whole number of at least 0"),
         ("prune", {"teacher": "nobody"}, "`run` must be a run folder"),
@@ -260,6 +358,8 @@ def test_a_budget_below_what_so_few_images_can_show_is_refused_before_any_work(p
         ("low_rank", {"energy": 2.0}, "`energy` must be"),
         ("distill", {"model": "resnt"}, "Did you mean 'resnet'"),
         ("distill", {"depth": 2, "weight": 2}, "`weight` must be"),
+        ("distill", {"model_args": 5}, "`model_args` must be a mapping"),
+        ("clip", {"epochs": 1}, "`epochs` must be left out with 'clip'"),
         ("clip", {"shares": [2]}, "`shares` must be numbers between 0 and 1"),
         ("quantize", {"scheme": "int8"}, "`scheme` must be one of"),
         ("quantize", {"scheme": "litert_int8", "images": 0}, "`images` must be"),

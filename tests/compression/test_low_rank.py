@@ -48,6 +48,25 @@ def test_the_product_is_the_nearest_of_its_rank():
     assert np.sum(singular[: hidden.rank] ** 2) >= 0.9 * np.sum(singular**2)
 
 
+def test_what_a_model_within_keeps_of_its_weights_is_there_too():
+    inner_inputs = keras.Input((8, 8, 3))
+    inner = keras.Model(inner_inputs, keras.layers.Normalization(axis=-1)(inner_inputs))
+    layer = inner.layers[-1]
+    layer.adapt_mean.assign([40.0, 50.0, 60.0])
+    layer.adapt_variance.assign([10.0, 20.0, 30.0])
+    layer.finalize_state()
+    images = keras.Input((8, 8, 3), dtype="uint8", name="images")
+    x = keras.layers.Flatten()(inner(keras.layers.Rescaling(1.0)(images)))
+    dense = keras.layers.Dense(20, name="hidden")
+    model = keras.Model(images, keras.layers.Dense(5, name="logits")(dense(x)))
+    rng = np.random.default_rng(0)
+    dense.set_weights([rng.normal(size=(192, 2)) @ rng.normal(size=(2, 20)) / 192, np.zeros(20)])
+    some = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
+    np.testing.assert_allclose(
+        factorized(model, energy=0.9999)(some), model(some), rtol=1e-2, atol=1e-2
+    )
+
+
 def test_what_is_saved_is_of_keras_own_layers(tmp_path):
     small = factorized(low_rank_network(), energy=0.9)
     small.save(tmp_path / "small.keras")

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from kclassify.checks import InputError
+from kclassify.compression import pruning
 from kclassify.compression.pruning import (
     CRITERIA,
     REACHED,
@@ -69,6 +70,22 @@ def test_gradient_keeps_what_the_loss_depends_on(train):
     (scores,) = scorer("gradient", seed=0, train=train)(model)
     assert (scores[3:] == 0).all()
     assert (scores[np.eye(3, dtype=bool).nonzero()] > 0).all()
+
+
+def test_gradients_are_of_images_of_all_classes(model, train, monkeypatch):
+    seen = []
+    plain = pruning.eval_dataset
+
+    def batches(examples, **options):
+        seen.extend(examples.class_ids.tolist())
+        return plain(examples, **options)
+
+    monkeypatch.setattr(pruning, "GRADIENT_IMAGES", 12)
+    monkeypatch.setattr(pruning, "eval_dataset", batches)
+    by_class = train.take(np.argsort(train.labels, kind="stable"))
+    pruning.gradient_scores(model, by_class)
+    assert len(seen) == 12
+    assert set(seen) == {0, 1, 2}
 
 
 def test_random_scores_are_the_seeds(model, train):

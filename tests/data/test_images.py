@@ -166,3 +166,33 @@ def test_channels_repeat_and_weigh():
     assert to_channels(colours, 1).numpy().ravel().tolist() == [76, 150, 29]
     transparent = np.array([1, 2, 3, 4], np.uint8).reshape(1, 1, 1, 4)
     assert to_channels(transparent, 3).numpy().ravel().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("sides", "least", "decoded"),
+    [
+        ((64, 48), None, (64, 48)),
+        ((64, 48), 48, (64, 48)),
+        ((64, 48), 24, (32, 24)),
+        ((64, 48), 23, (32, 24)),
+        ((64, 48), 6, (8, 6)),
+        ((65, 49), 24, (33, 25)),
+        ((640, 480), 8, (80, 60)),
+    ],
+)
+def test_of_a_large_jpeg_no_more_is_decoded_than_is_needed(encode, sides, least, decoded):
+    image = Image.new("RGB", sides[::-1], (200, 100, 50))
+    found = decode_image(encode(image, "JPEG"), channels=3, least=least).numpy()
+    assert found.shape == (*decoded, 3)
+    assert np.abs(found - np.array([200, 100, 50])).max() <= 2
+
+
+def test_a_jpeg_that_is_decoded_smaller_is_near_the_one_that_is_shrunk(encode):
+    rows, columns = np.mgrid[:96, :96]
+    smooth = np.stack([rows * 2, columns * 2, 192 - rows - columns], -1).astype(np.uint8)
+    encoded = encode(Image.fromarray(smooth), "JPEG")
+    small, large = (
+        resize_images(decode_image(encoded, channels=3, least=least)[None], (16, 16)).numpy()
+        for least in (16, None)
+    )
+    assert np.abs(small.astype(int) - large).max() <= 3

@@ -17,6 +17,16 @@ def test_take_keeps_images_labels_and_ids_together():
     assert len(taken) == 2
 
 
+def test_some_are_from_all_over():
+    examples = Examples(files(90), np.arange(90, dtype=np.int32) // 30, np.arange(90).astype(str))
+    some = examples.some(12, seed=1)
+    assert len(some) == 12
+    assert set(some.labels) == {0, 1, 2}
+    assert (np.diff(some.ids.astype(int)) > 0).all()
+    assert some.ids.tolist() == examples.some(12, seed=1).ids.tolist()
+    assert examples.some(90, seed=1) is examples
+
+
 def test_class_ids_of_soft_labels_are_the_largest_shares():
     labels = np.array([[0.2, 0.8], [0.6, 0.4]], np.float32)
     examples = Examples(np.zeros((2, 4, 4, 1), np.uint8), labels, np.array(["a", "b"]))

@@ -9,6 +9,7 @@ from PIL import Image
 
 import kclassify
 from kclassify.checks import InputError
+from kclassify.data import listed
 from kclassify.evaluation.predictions import predict
 from kclassify.models.test_time import with_test_time
 from kclassify.reporting.tables import read_analysis
@@ -174,6 +175,19 @@ def test_other_data_is_named_wherever_its_numbers_are(run, others):
     assert (found.data, len(found.predictions)) == ("arrays", 60)
     html = kclassify.report(run).read_text()
     assert "Measured on 60 other images than the run's own, arrays" in html
+
+
+def test_the_files_of_other_data_are_looked_at_once(run, others, tmp_path, monkeypatch):
+    for name, label in (("dark", 0), ("grey", 1), ("light", 2)):
+        folder = tmp_path / "other" / name
+        folder.mkdir(parents=True)
+        image = others[0][np.flatnonzero(others[1] == label)[0]]
+        Image.fromarray(image).save(folder / "one.png")
+    looked = []
+    plain = listed.inspect_files
+    monkeypatch.setattr(listed, "inspect_files", lambda paths: looked.append(1) or plain(paths))
+    found = kclassify.evaluate(run, data=tmp_path / "other", verbose=False)
+    assert (len(found.predictions), len(looked)) == (3, 1)
 
 
 def test_a_split_that_the_data_has_not_is_not_another(run, others):

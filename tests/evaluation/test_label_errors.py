@@ -171,6 +171,7 @@ def test_a_run_gets_what_its_report_needs_and_lends_its_configuration(run, tiny_
         ({"filters": 6}, {"epochs": 3, "model_args": {"filters": 6, "depth": 1}}),
         ({"model": "lenet"}, {"epochs": 3, "model": "lenet", "model_args": {}}),
         ({"time_budget": "9s"}, {"time_budget": "9s", "batch_size": 8}),
+        ({"optimizer": "adam"}, {"optimizer": "adam", "learning_rate": 1e-3}),
         ({"preset": "digits"}, {"model_args": {"filters": 32, "depth": 2}, "epochs": 30}),
     ],
 )

@@ -121,3 +121,18 @@ def test_wide_resnet_drops_inside_its_blocks():
     model = build("wide_resnet", depth=16, width=1, dropout=0.3)
     assert count(model, "Dropout") == 6
     assert kinds(model)[2:5] == ["Conv2D", "BatchNormalization", "Activation"]
+
+
+def test_fastnet_begins_by_passing_on_what_it_gets():
+    model = build_model("fastnet", input_shape=(16, 16, 3), num_classes=2, filters=(8, 32))
+    convolutions = [one for one in model.layers if type(one) is keras.layers.Conv2D]
+    # The first one whitens.
+    for layer in convolutions[1:]:
+        kernel = layer.kernel.numpy()
+        passed = min(kernel.shape[2:])
+        same = np.zeros((3, 3, kernel.shape[2], passed))
+        same[1, 1, range(passed), range(passed)] = 1
+        assert np.array_equal(kernel[..., :passed], same)
+    norms = [one for one in model.layers if isinstance(one, keras.layers.BatchNormalization)]
+    assert {norm.momentum for norm in norms} == {0.6}
+    assert not any(norm.scale for norm in norms)

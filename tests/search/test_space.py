@@ -8,7 +8,14 @@ from kclassify.config import FitConfig
 from kclassify.models.registry import MODELS, build_model
 from kclassify.search.budget import Budget
 from kclassify.search.oracles import build_oracle, grid_size
-from kclassify.search.space import config_of, declare, judged_by, plain_values, read_space
+from kclassify.search.space import (
+    config_of,
+    declare,
+    judged_by,
+    plain_values,
+    read_space,
+    with_values,
+)
 from kclassify.search.spaces import MODEL_SPACES, default_space
 
 BASE = FitConfig()
@@ -211,3 +218,10 @@ def test_a_loss_does_not_judge_what_changes_it():
     assert [one.name for one in judged_by("val_loss", dimensions, own=False)] == ["learning_rate"]
     with pytest.raises(InputError, match=r"must be an accuracy where .*label_smoothing"):
         judged_by("val_loss", dimensions, own=True)
+
+
+def test_an_optimizer_of_another_kind_has_its_own_rate():
+    base = FitConfig(optimizer="nesterov", learning_rate=0.12)
+    assert with_values(base, {"optimizer": "adam"}).learning_rate == 1e-3
+    assert with_values(base, {"optimizer": "adam", "learning_rate": 0.3}).learning_rate == 0.3
+    assert with_values(base, {"optimizer": "sgd"}).learning_rate == 0.12

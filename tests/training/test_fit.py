@@ -171,6 +171,38 @@ def test_options_train(tiny_arrays, tiny_options, options):
         assert all(np.abs(w).max() <= 0.1 for w in kernels)
 
 
+def test_averaged_weights_keep_to_what_the_weights_are_clipped_to(tiny_arrays, tiny_options):
+    run = kclassify.fit(
+        tiny_arrays, run_dir="r", ema=0.9, weight_clip=0.01, **{**tiny_options, "epochs": 1}
+    )
+    model = keras.saving.load_model(run.model_file, compile=False)
+    kernels = [w.numpy() for w in model.trainable_variables if "kernel" in w.name]
+    assert max(np.abs(kernel).max() for kernel in kernels) <= np.float32(0.01)
+
+
+def test_no_step_is_traced_again_while_images_grow(tiny_arrays, tiny_options, monkeypatch):
+    # Python runs it only to trace it.
+    traced, counts = [], []
+    plain = keras.Model.train_step
+
+    def train_step(self, data):
+        traced.append(1)
+        return plain(self, data)
+
+    class Count(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            counts.append(len(traced))
+
+    monkeypatch.setattr(keras.Model, "train_step", train_step)
+    options = {**tiny_options, "model": "fastnet", "filters": (4, 8), "epochs": 3}
+    del options["depth"]
+    kclassify.fit(
+        tiny_arrays, run_dir="r", progressive=(0.5, 0.75, 1.0), callbacks=[Count()], **options
+    )
+    assert counts
+    assert counts[0] == counts[-1] > 0
+
+
 def test_ema_keeps_the_averaged_weights(tiny_arrays, tiny_options):
     runs = [
         kclassify.fit(tiny_arrays, run_dir=f"r{ema}", ema=ema, **tiny_options)
