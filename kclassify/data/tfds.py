@@ -11,6 +11,7 @@ from tqdm import tqdm
 from kclassify.checks import InputError, nearest, parse_bytes
 from kclassify.config import FitConfig
 from kclassify.data.spec import SPLIT_NAMES, Examples, Source
+from kclassify.data.tfds_files import in_order, unpacked
 
 PREFIX = "tfds:"
 Size = tuple[int, int]
@@ -20,7 +21,8 @@ def load(reference: str, config: FitConfig) -> Source:
     """Load ``"tfds:<name>"``: its train, validation and test splits, downloaded when absent.
 
     Images are read in the order of the files. Where they differ in size, or are larger than 96
-    pixels, they are brought to `config.image_size`, by default 64x64, as they are read.
+    pixels, they are brought to `config.image_size`, by default 64x64, as they are read. Where that
+    takes more than `config.memory_budget`, they are unpacked into files instead, see `unpacked`.
 
     Raises:
         InputError: no such builder, no `image` and `label` in it, or the download failed.
@@ -29,9 +31,9 @@ def load(reference: str, config: FitConfig) -> Source:
     builder = _builder(name, config)
     features = _check_features(name, builder)
     _download(name, builder)
-    _check_memory(name, builder, config)
+    read = _read if _fits(builder, config) else unpacked
     splits = {
-        SPLIT_NAMES[split]: _read(builder, name, split, config)
+        SPLIT_NAMES[split]: read(builder, name, split, config)
         for split in builder.info.splits
         if split in SPLIT_NAMES
     }
@@ -106,18 +108,13 @@ def _form(builder: Any, config: FitConfig) -> tuple[Size | None, Size, int]:
     return own_size, choose_size(own_size, config), config.channels or (1 if channels == 1 else 3)
 
 
-def _check_memory(name: str, builder: Any, config: FitConfig) -> None:
-    """Raise `InputError` for images that memory should not hold: they are read into it."""
+def _fits(builder: Any, config: FitConfig) -> bool:
+    """Tell whether memory may hold the images."""
     images = sum(builder.info.splits[one].num_examples for one in builder.info.splits
                  if one in SPLIT_NAMES)  # fmt: skip
     _, image_size, channels = _form(builder, config)
     needed = images * channels * math.prod(image_size)
-    if needed > parse_bytes("memory_budget", config.memory_budget):
-        raise InputError(
-            f"`memory_budget` must be at least what the images of a TFDS dataset take, here "
-            f"{needed / 1e9:,.1f}GB. Received: {config.memory_budget!r} for {name!r}. Raise it, or "
-            "choose a smaller `image_size`."
-        )
+    return needed <= parse_bytes("memory_budget", config.memory_budget)
 
 
 def _read(builder: Any, name: str, split: str, config: FitConfig) -> Examples:
@@ -147,7 +144,6 @@ def _batches(
     channels: int,
 ) -> Any:
     import tensorflow as tf
-    import tensorflow_datasets as tfds
 
     from kclassify.data.images import decode_image, resize_images
     from kclassify.data.pipeline import PARALLEL, plain_options
@@ -158,14 +154,7 @@ def _batches(
             image = resize_images(image[tf.newaxis], image_size)[0]
         return tf.ensure_shape(image, (*image_size, channels)), example["label"]
 
-    dataset = builder.as_dataset(
-        split=split,
-        shuffle_files=False,
-        # Bytes, so that they are decoded by the function that decodes everything else.
-        decoders={"image": tfds.decode.SkipDecoding()},
-        read_config=tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False),
-    )
     # Nothing in it is Python's `if` or `for` of tensors, and AutoGraph takes a second or two.
     plain = tf.autograph.experimental.do_not_convert(decode)
-    dataset = dataset.map(plain, num_parallel_calls=PARALLEL, deterministic=True)
+    dataset = in_order(builder, split).map(plain, num_parallel_calls=PARALLEL, deterministic=True)
     return dataset.batch(256).prefetch(2).with_options(plain_options())

@@ -4,9 +4,13 @@ import requests
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import download
 
+import kclassify
 from kclassify.checks import InputError
 from kclassify.data import cifar10
+from kclassify.data.pipeline import first_images
+from kclassify.data.preparation import prepare
 from kclassify.data.sources import load_source, source_name
+from kclassify.data.spec import FileImages
 from kclassify.data.tfds import load
 
 
@@ -122,9 +126,40 @@ def test_name_is_fit_for_a_file():
 
 
 @pytest.mark.filterwarnings("default")
-def test_images_past_the_memory_budget_are_refused_before_they_are_read(local, monkeypatch):
-    load_source("tfds:tiny_shapes", local)
-    monkeypatch.setattr("kclassify.data.tfds._read", None)
-    # 12 images of 64x64x3.
-    with pytest.raises(InputError, match="`memory_budget` must be at least what the images of"):
-        load_source("tfds:tiny_shapes", local.replace(memory_budget="100KB"))
+def test_images_past_the_memory_budget_are_unpacked_once(local, monkeypatch):
+    # 12 images of 5x5x3.
+    small = local.replace(image_size=5)
+    held = prepare(load_source("tfds:tiny_shapes", small), small, verbose=False)
+    little = small.replace(memory_budget="800B")
+    source = prepare(load_source("tfds:tiny_shapes", little), little, verbose=False)
+    monkeypatch.setattr("kclassify.data.tfds_files._unpack", None)
+    again = prepare(load_source("tfds:tiny_shapes", little), little, verbose=False)
+    assert again.class_names == source.class_names == held.class_names
+    for split, part in held.splits.items():
+        for files in (source.splits[split], again.splits[split]):
+            assert isinstance(files.images, FileImages)
+            assert files.ids.tolist() == part.ids.tolist()
+            assert files.labels.tolist() == part.labels.tolist()
+            assert np.array_equal(first_images(files, 4), part.images)
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_unpacking_that_was_cut_is_begun_again(local, monkeypatch):
+    little = local.replace(memory_budget="100KB")
+    with monkeypatch.context() as patch:
+        patch.setattr("kclassify.data.tfds_files.np.save", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            load_source("tfds:tiny_shapes", little)
+    assert len(load_source("tfds:tiny_shapes", little).splits["test"]) == 4
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_memory_does_not_hold_is_packed_and_trained_on(local):
+    options = {"data_dir": local.data_dir, "image_size": 8, "memory_budget": "1KB",
+               "validation_fraction": 0.4, "seed": 1}  # fmt: skip
+    packed = kclassify.pack("tfds:tiny_shapes", "packed", verbose=False, **options)
+    assert packed.images == {"train": 4, "validation": 4, "test": 4}
+    run = kclassify.fit(
+        "tfds:tiny_shapes", preset="digits", run_dir="r", epochs=1, verbose=False, **options
+    )
+    assert run.complete
