@@ -16,6 +16,8 @@ from kclassify.data.files import MOST_PIXELS  # noqa: E402
 # Where an orientation is looked for: Exif blocks hold 64 KB at most and stand near the start.
 HEAD_BYTES = 1 << 17
 LUMA = (0.299, 0.587, 0.114)
+# One pixel of so many can be decoded, each way.
+RATIOS = (1, 2, 4, 8)
 
 
 def decode_image(encoded: tf.Tensor, *, channels: int, least: int | None = None) -> tf.Tensor:
@@ -114,10 +116,11 @@ def _png(encoded: tf.Tensor) -> tf.Tensor:
 def _jpeg(encoded: tf.Tensor, *, least: int | None) -> tf.Tensor:
     sides = tf.image.extract_jpeg_shape(encoded)[:2]
     small = _small_enough(encoded, tf.reduce_prod(tf.cast(sides, tf.float64)))
-    ratios = (1, 2, 4, 8) if least else (1,)
-    enough = [tf.reduce_min(sides) >= ratio * (least or 0) for ratio in ratios[1:]]
-    read = [partial(tf.io.decode_jpeg, small, channels=3, ratio=ratio) for ratio in ratios]
-    pixels = tf.switch_case(tf.math.count_nonzero(enough, dtype=tf.int32), read)
+    # Whether it is turned is not known yet, so the shorter side has to be long enough.
+    times = tf.reduce_min(sides) // least if least else tf.constant(1)
+    read = [partial(tf.io.decode_jpeg, small, channels=3, ratio=ratio) for ratio in RATIOS]
+    which = tf.math.count_nonzero(times >= tf.constant(RATIOS[1:]), dtype=tf.int32)
+    pixels = tf.switch_case(which, read)
     return _turn(pixels, exif_orientation(encoded))
 
 

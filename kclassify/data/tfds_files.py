@@ -1,4 +1,4 @@
-"""The images of a TFDS dataset that memory should not hold: unpacked once, read as they are used."""
+"""The images of a TFDS dataset that memory should not hold: unpacked once, read as files are."""
 
 import os
 from collections.abc import Iterator

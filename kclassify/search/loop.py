@@ -16,6 +16,8 @@ from kclassify.search.space import Dimension, config_of
 
 runtime.prepare()
 
+import tensorflow as tf  # noqa: E402
+
 from kclassify.search.child import ProcessDiedError  # noqa: E402
 from kclassify.search.job import Job  # noqa: E402
 from kclassify.search.oracles import COMPLETED, FAILED, IDLE, INVALID, STOPPED  # noqa: E402
@@ -25,7 +27,9 @@ from kclassify.search.trial import NoTimeLeft  # noqa: E402
 IDLE_SECONDS = 0.2
 RUN, SMALLER_RUN = "run", "run-half-batch"
 # What half the batch may help against.
-MEMORY = (MemoryError, OutOfMemoryError, ProcessDiedError)
+MEMORY = (
+    MemoryError, OutOfMemoryError, tf.errors.ResourceExhaustedError, ProcessDiedError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

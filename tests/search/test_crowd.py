@@ -15,8 +15,14 @@ import pandas as pd
 import pytest
 
 import kclassify
-from kclassify.checks import InputError, StorageError
-from kclassify.search.child import DISK_FULL, NO_TIME_LEFT, Children, ProcessDiedError
+from kclassify.checks import InputError, OutOfMemoryError, StorageError
+from kclassify.search.child import (
+    DISK_FULL,
+    MEMORY_FULL,
+    NO_TIME_LEFT,
+    Children,
+    ProcessDiedError,
+)
 from kclassify.search.crowd import Address, Role, serve
 from kclassify.search.shared_data import laid_down, pick_up
 from kclassify.search.trial import NoTimeLeft
@@ -47,12 +53,13 @@ def test_data_that_is_laid_down_is_picked_up_without_the_test_images(tiny_arrays
         (NO_TIME_LEFT, NoTimeLeft, ""),
         (128 + signal.SIGTERM, NoTimeLeft, ""),
         (DISK_FULL, StorageError, "no space"),
+        (MEMORY_FULL, OutOfMemoryError, "no memory"),
         (1, RuntimeError, "Traceback"),
     ],
 )
 def test_how_a_process_ended_is_what_became_of_its_trial(code, kind, message):
-    errors = {DISK_FULL: "no space", 1: "Traceback\nValueError: x"}.get(code, "")
-    error = Children(Path("data"), threads=1)._error(code, errors)
+    said = {DISK_FULL: "no space", MEMORY_FULL: "no memory", 1: "Traceback\nValueError: x"}
+    error = Children(Path("data"), threads=1)._error(code, said.get(code, ""))
     assert type(error) is kind
     assert message in str(error)
 

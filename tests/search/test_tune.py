@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import kclassify
-from kclassify.checks import InputError, StorageError
+from kclassify.checks import InputError, OutOfMemoryError, StorageError
 from kclassify.config import FitConfig
 from kclassify.search.config import TUNERS
 from kclassify.search.oracles import ORACLES
@@ -304,8 +304,9 @@ def test_a_rate_that_diverges_is_the_last(tiny_arrays, asked):
     assert found.trials["learning_rate"].tolist() == [0.1, 1e30]
 
 
+@pytest.mark.parametrize("kind", [MemoryError, OutOfMemoryError])
 def test_memory_that_runs_out_is_tried_once_more_with_half_the_batch(
-    tiny_arrays, asked, monkeypatch
+    tiny_arrays, asked, monkeypatch, kind
 ):
     from kclassify.search import job
 
@@ -314,7 +315,7 @@ def test_memory_that_runs_out_is_tried_once_more_with_half_the_batch(
     def short(task, *args, **options):
         calls.append(task.config.batch_size)
         if len(calls) == 1:
-            raise MemoryError("out of memory on purpose")
+            raise kind("out of memory on purpose")
         return run_task(task, *args, **options)
 
     monkeypatch.setattr(job, "run_task", short)
