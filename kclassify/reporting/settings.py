@@ -52,6 +52,9 @@ def compress_words(manifest: Mapping[str, Any], *, run_dir: str) -> list[str]:
     if asked["technique"] == "quantized_training":
         # It is a part of quantizing, which makes it where it is needed.
         asked["technique"] = "quantize"
+    if asked.get("teacher", "parent") is None:
+        # Left out, it would be the parent.
+        asked["teacher"] = "none"
     given = {name: value for name, value in {**asked, **training}.items()
              if name not in ("begin", "trained", "training") and value is not None}  # fmt: skip
     return [*words, *_flags(given)]
@@ -79,12 +82,13 @@ def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are not what `fit` would choose by itself; a time says the epochs."""
     expected, config = _expected(manifest), manifest["config"]
-    left_out = ("epochs",) if config.get("time_budget") else ()
-    return {
-        name: value
-        for name, value in config.items()
-        if value != expected.get(name) and name not in left_out
-    }
+    named = {name for name, value in config.items() if value != expected.get(name)}
+    if "batch_size" in named:
+        # To a batch that is given, `fit` fits the epochs anew, and no rate.
+        named |= {"learning_rate", "epochs"}
+    if config.get("time_budget"):
+        named.discard("epochs")
+    return {name: value for name, value in config.items() if name in named}
 
 
 def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +101,8 @@ def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
     images = manifest.get("sizes", {}).get("train")
     if images is not None:
         expected = for_few_images(expected, images, given=())
-    found = {**expected.to_json(), "optimizer": resolve(preset, {}).optimizer}
+    own = PRESETS[preset].get("optimizer", FitConfig.optimizer)
+    found = {**expected.to_json(), "optimizer": own}
     if config["model"] != expected.model:
         # As in `resolve`: another network does not take the preset network's arguments.
         found["model_args"] = {}
