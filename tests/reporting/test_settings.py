@@ -57,7 +57,7 @@ def test_data_in_memory_is_repeated_in_python(tmp_path, write_run):
     run = write_run(tmp_path / "run", reference=None)
     first = commands(read_tables(run)).splitlines()[0]
     assert first.startswith(
-        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, learning_rate=0.12, run_d"
+        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, learning_rate=0.12, run_"
     )
 
 
