@@ -38,6 +38,7 @@ from kclassify.evaluation.intervals import Interval, intervals  # noqa: E402
 from kclassify.evaluation.predictions import (  # noqa: E402
     Predictions,
     hash_of_ids,
+    hash_of_images,
     predict,
     worst_errors,
 )
@@ -203,7 +204,7 @@ def evaluate(
             verbose=verbose and replicas.chief,
             replicas=replicas,
         )
-    predictions = replace(predictions, tta=tta)
+    predictions = replace(predictions, tta=tta, pixels=hash_of_images(examples.images))
     temperature = calibration.temperature if calibration else 1.0
     evaluation = replace(_measure(predictions, split, tta, temperature, deciding), data=other)
     if replicas.chief:

@@ -208,6 +208,36 @@ def test_an_analysis_of_another_evaluation_is_not_shown(run, others):
     assert read_analysis(run, "slices") is not None
 
 
+def test_an_analysis_of_what_an_older_version_evaluated_is_shown(run, others):
+    kclassify.evaluate(run, data=others, verbose=False)
+    old = json.loads(run.metrics_file.read_text())
+    del old["evaluated"]
+    run.write(run.metrics_file, old)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    assert read_analysis(run, "slices") is not None
+
+
+def test_as_many_other_images_are_another_evaluation(run, others):
+    other = (others[0][::-1], others[1])
+    kclassify.evaluate(run, data=others, verbose=False)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    kclassify.evaluate(run, data=other, verbose=False)
+    assert read_analysis(run, "slices") is None
+    with pytest.raises(InputError, match=r"`data` must be what .* was evaluated on"):
+        kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    kclassify.analyze(run, parts="slices", data=other, verbose=False)
+    assert read_analysis(run, "slices") is not None
+
+
+def test_predictions_of_an_older_version_are_of_the_images_by_name(run, others):
+    kclassify.evaluate(run, data=others, verbose=False)
+    with np.load(run.predictions_file("test")) as stored:
+        kept = {name: stored[name] for name in stored.files if name != "pixels"}
+    run.write(run.predictions_file("test"), kept)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    assert run.analysis_file("slices").is_file()
+
+
 def test_numbers_that_are_names_are_found_by_name(tmp_path, tiny_options):
     rng = np.random.default_rng(0)
     rows = []
