@@ -39,8 +39,10 @@ def commands(tables: RunTables) -> str:
     fit = fit_words(manifest)
     if fit is None:
         return _python(tables, run_dir=run_dir)
-    evaluate = ["kclassify", "evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
-    lines = ([*fit, "--run-dir", run_dir], evaluate, ["kclassify", "report", run_dir])
+    lines = [[*fit, "--run-dir", run_dir]]
+    if (evaluation := _evaluation(tables)) is not None:
+        lines.append(["kclassify", "evaluate", run_dir, *_flags(evaluation)])
+        lines.append(["kclassify", "report", run_dir])
     return "\n".join(shlex.join(line) for line in lines)
 
 
@@ -109,12 +111,21 @@ def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _evaluation(tables: RunTables) -> dict[str, str] | None:
+    """Return the arguments of the evaluation; None of other data that was only in memory."""
+    given = {"split": tables.split, "tta": tables.tta}
+    if tables.other_data is None:
+        return given
+    reference = tables.evaluation.get("reference")
+    return None if reference is None else {"data": reference, **given}
+
+
 def _python(tables: RunTables, *, run_dir: str) -> str:
-    return (
-        f"run = {fit_call(tables.manifest, run_dir=run_dir)}\n"
-        f"kclassify.evaluate(run, split={tables.split!r}, tta={tables.tta!r})\n"
-        "kclassify.report(run)"
-    )
+    lines = [f"run = {fit_call(tables.manifest, run_dir=run_dir)}"]
+    if (evaluation := _evaluation(tables)) is not None:
+        words = ", ".join(f"{name}={value!r}" for name, value in evaluation.items())
+        lines += [f"kclassify.evaluate(run, {words})", "kclassify.report(run)"]
+    return "\n".join(lines)
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -79,9 +79,24 @@ class RunTables:
         return self.evaluation["split"]
 
     @property
+    def other_data(self) -> str | None:
+        """The name of the data that was evaluated instead of the run's own, where there was any."""
+        return self.evaluation.get("data")
+
+    @property
     def data(self) -> str:
         """The name of the data that was evaluated."""
-        return self.evaluation.get("data") or self.manifest["data"]
+        return self.other_data or self.manifest["data"]
+
+    @property
+    def measured_on(self) -> str:
+        """What was evaluated, as a sentence says it: a split of the run's own data, or other."""
+        return self.images_of(self.split)
+
+    def images_of(self, split: str) -> str:
+        """Return what a sentence calls the images of a split that were looked at."""
+        other = self.other_data is not None and split == self.split
+        return f"other data ({self.other_data})" if other else f"the {split} split"
 
     @property
     def tta(self) -> str:

@@ -172,8 +172,13 @@ def test_the_runs_own_data_given_again_is_split_as_it_was(run, tiny_run, tiny_ar
 def test_other_data_is_named_wherever_its_numbers_are(run, others):
     found = kclassify.evaluate(run, data=others, verbose=False)
     assert (found.data, len(found.predictions)) == ("arrays", 60)
+    assert str(found).startswith("other data (arrays), 60 images")
     html = kclassify.report(run).read_text()
-    assert "Measured on 60 other images than the run's own, arrays" in html
+    assert "measured on other data (arrays)</h1>" in html
+    for page in (html, (run.path / "report.md").read_text(), run.card_file.read_text()):
+        assert "Measured on the 60 images of other data (arrays)" in page.replace("\\", "")
+        assert "test split" not in page
+    assert "kclassify.evaluate" not in html.split('id="reproduce"')[1]
 
 
 def test_a_split_that_the_data_has_not_is_not_another(run, others):

@@ -7,6 +7,7 @@ from kclassify.config import FitConfig, resolve
 from kclassify.parsing import parse
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import read_tables
+from kclassify.runs import read_json
 from kclassify.scaling import for_few_images
 
 
@@ -98,3 +99,16 @@ def test_a_batch_within_a_time_has_no_epochs(tmp_path, write_run):
     run = write_run(tmp_path / "run", config=config.to_json())
     options = parse(shlex.split(commands(read_tables(run)).splitlines()[0])[1:], VERBS).config
     assert options.keys() == {"batch_size", "learning_rate", "time_budget"}
+
+
+@pytest.mark.parametrize("reference", ["cifar10", None])
+def test_other_data_is_evaluated_again_where_it_can_be_named(tmp_path, write_run, reference):
+    run = write_run(tmp_path / "run", reference=reference)
+    evaluation = {**read_json(run.metrics_file), "data": "others"}
+    run.write(run.metrics_file, evaluation)
+    assert len(commands(read_tables(run)).splitlines()) == 1
+    run.write(run.metrics_file, {**evaluation, "reference": "my others"})
+    _, evaluate, report = commands(read_tables(run)).splitlines()
+    said = "--data 'my others' --split test" if reference else "data='my others', split='test'"
+    assert said in evaluate
+    assert "report" in report
