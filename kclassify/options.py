@@ -287,7 +287,7 @@ def compress_options(parser: Parser) -> None:
     parser.add_argument("--quiet", action="store_true", help="show nothing while it works")
     group = parser.add_argument_group("techniques")
     for name, help in COMPRESSION_OPTIONS.items():
-        reader = _several if name in ("teacher", "shares") else literal
+        reader = {"teacher": _names, "shares": _values}.get(name, literal)
         group.add_argument(f"--{name}", type=reader, default=argparse.SUPPRESS, help=help)
     training = parser.add_argument_group("training")
     for item in fields(FitConfig):
@@ -295,10 +295,15 @@ def compress_options(parser: Parser) -> None:
             _add_field(training, item)
 
 
-def _several(text: str) -> Any:
-    """Return what stands between commas, or the only one of them."""
-    values = [literal(part) for part in text.split(",")]
-    return values if len(values) > 1 else values[0]
+def _names(text: str) -> str | list[str]:
+    """Return what stands between commas, or the only one of them: a folder may be called 2024."""
+    names = text.split(",")
+    return names if len(names) > 1 else text
+
+
+def _values(text: str) -> list[Any]:
+    """Return what stands between commas."""
+    return [literal(part) for part in text.split(",")]
 
 
 def tune_options(parser: Parser) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pandas as pd
 from kclassify import runtime
 from kclassify.checks import check_choice, check_number
 from kclassify.config import FitConfig
-from kclassify.data.sources import source_name
+from kclassify.data.sources import reference, source_name
 from kclassify.data.spec import SPLITS, Examples
 from kclassify.runs import Run
 
@@ -38,6 +39,7 @@ from kclassify.evaluation.intervals import Interval, intervals  # noqa: E402
 from kclassify.evaluation.predictions import (  # noqa: E402
     Predictions,
     hash_of_ids,
+    hash_of_images,
     predict,
     worst_errors,
 )
@@ -75,6 +77,7 @@ class Evaluation:
         deciding: when an answer is withheld, and sets of labels, where that was asked for.
         decided: what that came to on these images, see `deciding.measured`.
         data: where other images than the run's own were measured, their name.
+        reference: the text that those are loaded by; None where they were in memory.
     """
 
     split: str
@@ -89,6 +92,12 @@ class Evaluation:
     deciding: Deciding = field(default_factory=Deciding)
     decided: dict[str, float] = field(default_factory=dict)
     data: str | None = None
+    reference: str | None = None
+
+    @property
+    def measured_on(self) -> str:
+        """The split, or where other images than the run's own were measured, their name."""
+        return self.split if self.data is None else f"other data ({self.data})"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -104,7 +113,8 @@ class Evaluation:
     def __str__(self) -> str:
         views = "" if self.tta == "none" else f", test-time augmentation {self.tta}"
         parts = [
-            f"{self.split}, {len(self.predictions):,} images{views}; low and high: 95 % of chance",
+            f"{self.measured_on}, {len(self.predictions):,} images{views}; "
+            "low and high: 95 % of chance",
             _text(self.table),
             "",
             _text(self.per_class),
@@ -115,7 +125,7 @@ class Evaluation:
         return "\n".join(parts)
 
     def _repr_html_(self) -> str:
-        return f"<p>{self.split}, {len(self.predictions):,} images</p>" + "".join(
+        return f"<p>{escape(self.measured_on)}, {len(self.predictions):,} images</p>" + "".join(
             table.to_html(float_format="{:.4f}".format, na_rep="")
             for table in (self.table, self.per_class)
         )
@@ -203,9 +213,9 @@ def evaluate(
             verbose=verbose and replicas.chief,
             replicas=replicas,
         )
-    predictions = replace(predictions, tta=tta)
+    predictions = replace(predictions, tta=tta, pixels=hash_of_images(examples.images))
     temperature = calibration.temperature if calibration else 1.0
-    evaluation = replace(_measure(predictions, split, tta, temperature, deciding), data=other)
+    evaluation = replace(_measure(predictions, split, tta, temperature, deciding), **other)
     if replicas.chief:
         _write(run, evaluation, predictions, examples)
     return evaluation
@@ -219,10 +229,10 @@ def _ready(
     tta: str,
     asked: tuple[float | None, float | None],
     verbose: bool,
-) -> tuple[keras.Model, Examples, Calibration | None, Deciding, str | None]:
+) -> tuple[keras.Model, Examples, Calibration | None, Deciding, dict[str, str | None]]:
     """Return who predicts what, and what validation says of it; the run has that from then on.
 
-    And the name of the data, where it is not the run's own.
+    And what the data is called and loaded by, where it is not the run's own.
     """
     run, data = with_own_data(run, data, verbose=verbose)
     if data is None and can_reload(run):
@@ -231,7 +241,7 @@ def _ready(
     network = load_run_model(run)
     examples = examples_of(run, split=split, data=data, verbose=verbose)
     calibration = needed_calibration(run, tta, verbose=verbose)
-    other = None if data is None else source_name(data)
+    other = {} if data is None else {"data": source_name(data), "reference": reference(data)}
     return network, examples, calibration, deciding_of(run, tta, *asked), other
 
 
@@ -281,6 +291,7 @@ def _summary(run: Run, evaluation: Evaluation, found: Predictions) -> dict[str, 
         "tta": evaluation.tta,
         "images": len(found.ids),
         "data": evaluation.data,
+        "reference": evaluation.reference,
         "evaluated": found.key(evaluation.split),
         "weights_sha256": run.summary["weights_sha256"],
         "metrics": evaluation.metrics,

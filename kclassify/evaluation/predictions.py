@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.data.spec import WHOLE, Examples, Share
+from kclassify.data.spec import WHOLE, Examples, Images, Share
 from kclassify.runs import Run
 
 runtime.prepare()
@@ -31,6 +31,13 @@ def hash_of_ids(ids: np.ndarray) -> str:
     return hashlib.sha256("\n".join(ids.tolist()).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def hash_of_images(images: Images) -> str:
+    """Return what tells images in memory from others; nothing for those that are read as used."""
+    if not isinstance(images, np.ndarray):
+        return ""
+    return hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+
+
 @dataclass(frozen=True)
 class Predictions:
     """What a model said of a split.
@@ -41,6 +48,7 @@ class Predictions:
         probabilities: ``(n, num_classes)`` float32.
         class_names: in the order of the probabilities.
         tta: the test-time augmentation that the probabilities are of.
+        pixels: what `hash_of_images` says of the images; arrays of one length have the same ids.
     """
 
     ids: np.ndarray
@@ -48,10 +56,15 @@ class Predictions:
     probabilities: np.ndarray
     class_names: tuple[str, ...]
     tta: str = "none"
+    pixels: str = ""
 
     def key(self, split: str) -> str:
         """Return what tells this evaluation of a run from another, of other images or views."""
-        return f"{split}, {self.tta}, {hash_of_ids(self.ids)[:16]}"
+        found = hashlib.sha256((hash_of_ids(self.ids) + self.pixels).encode())
+        # Not the probabilities themselves: their last bits follow from the batch size.
+        for classes in (class_ids(self.labels), self.probabilities.argmax(axis=1)):
+            found.update(classes.astype(np.int64).tobytes())
+        return f"{split}, {self.tta}, {found.hexdigest()[:16]}"
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what the predictions file holds."""
@@ -61,6 +74,7 @@ class Predictions:
             "probabilities": self.probabilities,
             "class_names": np.asarray(self.class_names, dtype=np.str_),
             "tta": np.asarray(self.tta, dtype=np.str_),
+            "pixels": np.asarray(self.pixels, dtype=np.str_),
         }
 
     def table(self) -> pd.DataFrame:
@@ -126,9 +140,10 @@ def read_predictions(run: Run, split: str) -> Predictions:
         # Opened here, since np.load leaves a file open that is no whole archive.
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             names = tuple(stored["class_names"].tolist())
-            # Earlier versions did not note it.
-            tta = str(stored["tta"]) if "tta" in stored.files else "none"
-            return Predictions(stored["ids"], stored["labels"], stored["probabilities"], names, tta)
+            # What earlier versions did not note has its default.
+            noted = {name: str(stored[name]) for name in ("tta", "pixels") if name in stored.files}
+            arrays = (stored["ids"], stored["labels"], stored["probabilities"])
+            return Predictions(*arrays, names, **noted)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         kind = "which is damaged" if file.exists() else "which is not there"
         raise InputError(

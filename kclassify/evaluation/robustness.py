@@ -249,7 +249,8 @@ def _epsilons(attacks: object) -> Sequence[int]:
 def _errors_of(baseline: Run | str | os.PathLike[str], run: Run, made_by: str) -> dict[str, float]:
     """Return a baseline's mean errors by corruption, if it was measured on what the run will be."""
     other = Run.open(baseline)
-    facts = read_analysis(other, "robustness")
+    # What it was measured on is compared below, whatever it was evaluated on since.
+    facts = read_analysis(other, "robustness", of_last=False)
     if facts is None:
         raise InputError(
             f"`baseline` must be a run whose robustness was measured. Received: {str(other)!r}. "

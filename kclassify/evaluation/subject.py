@@ -15,7 +15,11 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
-from kclassify.evaluation.predictions import Predictions, read_predictions  # noqa: E402
+from kclassify.evaluation.predictions import (  # noqa: E402
+    Predictions,
+    hash_of_images,
+    read_predictions,
+)
 from kclassify.evaluation.run_data import (  # noqa: E402
     examples_of,
     own_split_of,
@@ -67,7 +71,9 @@ class Subject:
             InputError: the data cannot be found, or has other images by now.
         """
         found = examples_of(self.run, split=self.split, data=self.data, verbose=self.verbose)
-        if not np.array_equal(found.ids, self.predictions.ids):
+        hashes = (self.predictions.pixels, hash_of_images(found.images))
+        same = hashes[0] == hashes[1] or not all(hashes)
+        if not same or not np.array_equal(found.ids, self.predictions.ids):
             raise InputError(
                 f"`data` must be what {str(self.run)!r} was evaluated on. Received: other images. "
                 f"Run `kclassify evaluate {self.run}` again, with the same data."

@@ -39,8 +39,10 @@ def commands(tables: RunTables) -> str:
     fit = fit_words(manifest)
     if fit is None:
         return _python(tables, run_dir=run_dir)
-    evaluate = ["kclassify", "evaluate", run_dir, "--split", tables.split, "--tta", tables.tta]
-    lines = ([*fit, "--run-dir", run_dir], evaluate, ["kclassify", "report", run_dir])
+    lines = [[*fit, "--run-dir", run_dir]]
+    if (evaluation := _evaluation(tables)) is not None:
+        lines.append(["kclassify", "evaluate", run_dir, *_flags(evaluation)])
+        lines.append(["kclassify", "report", run_dir])
     return "\n".join(shlex.join(line) for line in lines)
 
 
@@ -52,6 +54,9 @@ def compress_words(manifest: Mapping[str, Any], *, run_dir: str) -> list[str]:
     if asked["technique"] == "quantized_training":
         # It is a part of quantizing, which makes it where it is needed.
         asked["technique"] = "quantize"
+    if asked.get("teacher", "parent") is None:
+        # Left out, it would be the parent.
+        asked["teacher"] = "none"
     given = {name: value for name, value in {**asked, **training}.items()
              if name not in ("begin", "trained", "training") and value is not None}  # fmt: skip
     return [*words, *_flags(given)]
@@ -79,12 +84,13 @@ def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are not what `fit` would choose by itself; a time says the epochs."""
     expected, config = _expected(manifest), manifest["config"]
-    left_out = ("epochs",) if config.get("time_budget") else ()
-    return {
-        name: value
-        for name, value in config.items()
-        if value != expected.get(name) and name not in left_out
-    }
+    named = {name for name, value in config.items() if value != expected.get(name)}
+    if "batch_size" in named:
+        # To a batch that is given, `fit` fits the epochs anew, and no rate.
+        named |= {"learning_rate", "epochs"}
+    if config.get("time_budget"):
+        named.discard("epochs")
+    return {name: value for name, value in config.items() if name in named}
 
 
 def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,19 +103,29 @@ def _expected(manifest: Mapping[str, Any]) -> dict[str, Any]:
     images = manifest.get("sizes", {}).get("train")
     if images is not None:
         expected = for_few_images(expected, images, given=())
-    found = {**expected.to_json(), "optimizer": resolve(preset, {}).optimizer}
+    own = PRESETS[preset].get("optimizer", FitConfig.optimizer)
+    found = {**expected.to_json(), "optimizer": own}
     if config["model"] != expected.model:
         # As in `resolve`: another network does not take the preset network's arguments.
         found["model_args"] = {}
     return found
 
 
+def _evaluation(tables: RunTables) -> dict[str, str] | None:
+    """Return the arguments of the evaluation; None of other data that was only in memory."""
+    given = {"split": tables.split, "tta": tables.tta}
+    if tables.other_data is None:
+        return given
+    reference = tables.evaluation.get("reference")
+    return None if reference is None else {"data": reference, **given}
+
+
 def _python(tables: RunTables, *, run_dir: str) -> str:
-    return (
-        f"run = {fit_call(tables.manifest, run_dir=run_dir)}\n"
-        f"kclassify.evaluate(run, split={tables.split!r}, tta={tables.tta!r})\n"
-        "kclassify.report(run)"
-    )
+    lines = [f"run = {fit_call(tables.manifest, run_dir=run_dir)}"]
+    if (evaluation := _evaluation(tables)) is not None:
+        words = ", ".join(f"{name}={value!r}" for name, value in evaluation.items())
+        lines += [f"kclassify.evaluate(run, {words})", "kclassify.report(run)"]
+    return "\n".join(lines)
 
 
 def _flags(options: dict[str, Any]) -> list[str]:

@@ -79,9 +79,24 @@ class RunTables:
         return self.evaluation["split"]
 
     @property
+    def other_data(self) -> str | None:
+        """The name of the data that was evaluated instead of the run's own, where there was any."""
+        return self.evaluation.get("data")
+
+    @property
     def data(self) -> str:
         """The name of the data that was evaluated."""
-        return self.evaluation.get("data") or self.manifest["data"]
+        return self.other_data or self.manifest["data"]
+
+    @property
+    def measured_on(self) -> str:
+        """What was evaluated, as a sentence says it: a split of the run's own data, or other."""
+        return self.images_of(self.split)
+
+    def images_of(self, split: str) -> str:
+        """Return what a sentence calls the images of a split that were looked at."""
+        other = self.other_data is not None and split == self.split
+        return f"other data ({self.other_data})" if other else f"the {split} split"
 
     @property
     def tta(self) -> str:
@@ -170,7 +185,7 @@ def _read_check(path: Path) -> dict[str, Any] | None:
     return read_json(path, {"findings": list}) if path.is_file() else None
 
 
-def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
+def read_analysis(run: Run, name: str, *, of_last: bool = True) -> dict[str, Any] | None:
     """Return the facts of an analysis; None where it was not made, or of something else.
 
     That is other weights, or of what is evaluated, other images or views than the last ones.
@@ -178,6 +193,7 @@ def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
     Args:
         run: the run.
         name: of the analysis, such as ``"slices"``.
+        of_last: whether one of an earlier evaluation counts as not made.
     """
     file = run.analysis_file(name)
     if not file.is_file():
@@ -185,8 +201,9 @@ def read_analysis(run: Run, name: str) -> dict[str, Any] | None:
     found = read_json(file, {"weights_sha256": str})
     same = found["weights_sha256"] == run.summary["weights_sha256"]
     # Parts of their own, and files of earlier versions, do not say what was evaluated.
-    if "evaluated" in found and run.metrics_file.is_file():
-        same = same and found["evaluated"] == read_json(run.metrics_file).get("evaluated")
+    if of_last and "evaluated" in found and run.metrics_file.is_file():
+        last = read_json(run.metrics_file).get("evaluated", found["evaluated"])
+        same = same and found["evaluated"] == last
     return found if same else None
 
 
@@ -201,7 +218,6 @@ TEXTS = (
     "said_by_b",
     "a",
     "b",
-    "run",
 )
 
 

@@ -5,6 +5,7 @@ trials that a dead process had in work are put back, and only those; a grid goes
 ends in time; the first trial has the values that the search begins with.
 """
 
+import copy
 import functools
 import hashlib
 import time
@@ -206,16 +207,44 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
     begins_whole = False
     exhausted = False
     # KerasTuner's own.
+    objective: Any
+    _brackets: list[dict[str, Any]]
     _current_bracket: int
     _current_iteration: int
 
     def populate_space(self, trial_id: str) -> Any:
         """Choose the next values, and how long to train them."""
-        if self.trials or not self.begins_whole:
+        if self.begins_whole and not self.trials:
+            values = {**self._random_values(), "tuner/initial_epoch": 0, "tuner/bracket": 0,
+                      "tuner/epochs": self.max_epochs, "tuner/round": 0}  # fmt: skip
+            return {"status": RUNNING, "values": values}
+        failed = [id for id, trial in self.trials.items() if trial.status == FAILED]
+        found = self._with_worst(failed, trial_id)
+        past = found.get("values", {}).get("tuner/trial_id")
+        if past not in failed:
+            return found
+        # Fewer are left than there are places: it fills its place as it is, and costs no trial.
+        places = (info for one in self._brackets for rung in one["rounds"] for info in rung)
+        next(info for info in places if info["id"] == trial_id)["id"] = past
+        return self.populate_space(trial_id)
+
+    def _with_worst(self, failed: list[str], trial_id: str) -> Any:
+        """Choose as KerasTuner does, with failures as the worst of a rung: it would wait for them.
+
+        Of each rung it throws out a fixed number, of those alone that came to their end.
+        """
+        known = self.trials
+        self.trials = {**known, **{id: self._as_worst(known[id]) for id in failed}}
+        try:
             return super().populate_space(trial_id)
-        values = {**self._random_values(), "tuner/initial_epoch": 0, "tuner/bracket": 0,
-                  "tuner/epochs": self.max_epochs, "tuner/round": 0}  # fmt: skip
-        return {"status": RUNNING, "values": values}
+        finally:
+            self.trials = known
+
+    def _as_worst(self, trial: Any) -> Any:
+        found = copy.copy(trial)
+        found.status = COMPLETED
+        found.score = float("-inf" if self.objective.direction == "max" else "inf")
+        return found
 
     def _random_values(self) -> Any:
         values = super()._random_values()
@@ -223,17 +252,22 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
         return values
 
     def _random_trial(self, trial_id: str, bracket: dict[str, Any]) -> Any:
-        if not bracket["rounds"][0] and self._owes_the_rest(bracket):
-            # What another worker trains now will be trained on: no new ones in its place.
-            self._brackets.remove(bracket)
-            self._current_bracket += 1
-            if self._current_bracket == self._get_num_brackets():
-                self._current_bracket, self._current_iteration = 0, self._current_iteration - 1
-            return {"status": IDLE}
-        found = super()._random_trial(trial_id, bracket)
-        if self.exhausted and bracket["rounds"][0]:
-            return self.populate_space(trial_id)
+        found = {"status": IDLE}
+        # What another worker trains now will be trained on: no new ones in its place.
+        if not self._owes_the_rest(bracket):
+            found = super()._random_trial(trial_id, bracket)
+            if self.exhausted and bracket["rounds"][0]:
+                return self.populate_space(trial_id)
+        if not bracket["rounds"][0]:
+            self._take_back(bracket)
         return found
+
+    def _take_back(self, bracket: dict[str, Any]) -> None:
+        """Have a bracket that nothing was found for begun again later."""
+        self._brackets.remove(bracket)
+        self._current_bracket += 1
+        if self._current_bracket == self._get_num_brackets():
+            self._current_bracket, self._current_iteration = 0, self._current_iteration - 1
 
     def _owes_the_rest(self, new: dict[str, Any]) -> bool:
         """Tell whether the trials that are left are those that others will be trained on by."""
@@ -246,8 +280,11 @@ class DurableHyperband(Durable, keras_tuner.oracles.HyperbandOracle):
 
     def _get_size(self, bracket_num: int, round_num: int) -> int:
         size = super()._get_size(bracket_num, round_num)
-        if round_num > 0 or not self.exhausted:
+        if not self.exhausted:
             return size
+        if round_num > 0:
+            # No more can go on than there are.
+            return min(size, self._get_size(bracket_num, round_num - 1))
         there = [len(one["rounds"][0]) for one in self._brackets
                  if one["bracket_num"] == bracket_num]  # fmt: skip
         return min([size, *there])

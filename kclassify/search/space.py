@@ -83,7 +83,9 @@ class Dimension:
 
     def _declare(self, hp: Any) -> None:
         if self.values:
-            default = None if self.default is None else self.encode(self.default)
+            # None may be one of the values; otherwise it leaves the default to KerasTuner.
+            known = self.default is not None or None in self.values
+            default = self.encode(self.default) if known else None
             hp.Choice(self.key, [self.encode(v) for v in self.values], default=default)
             return
         kind = hp.Int if self.whole else hp.Float

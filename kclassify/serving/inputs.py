@@ -87,7 +87,7 @@ def _items(given: Any, *, channels: int, first: int) -> Iterator[Item]:
 
 def _paths(path: Path) -> Iterator[Item]:
     if not path.is_dir():
-        yield Item(str(path), path)
+        yield _file(path)
         return
     found = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
@@ -95,10 +95,12 @@ def _paths(path: Path) -> Iterator[Item]:
             f"`inputs` must be a folder with images. Received: {str(path)!r}, without any. "
             f"The endings that are looked for: {', '.join(sorted(IMAGE_SUFFIXES))}."
         )
+    yield from map(_file, found)
+
+
+def _file(path: Path) -> Item:
     # File names need not be text, and tables hold nothing else.
-    yield from (
-        Item(str(file).encode("utf-8", "backslashreplace").decode(), file) for file in found
-    )
+    return Item(str(path).encode("utf-8", "backslashreplace").decode(), path)
 
 
 def _pil(image: Image.Image, *, name: str) -> Item:

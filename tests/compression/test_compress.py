@@ -421,7 +421,9 @@ def test_a_search_leaves_out_what_the_model_cannot_take(parent, monkeypatch, cap
     [
         ("prune", {"epochs": 0}, "--technique prune --sparsity 0.5 .*--epochs 0$"),
         ("prune", {"learning_rate": 0.01}, "--epochs 1 --learning-rate 0.01$"),
+        ("prune", {"teacher": None}, "--teacher none --epochs 1$"),
         ("distill", {"teacher": "parent"}, "--model convnet .*--filters 2 "),
+        ("clip", {}, "--shares 0.9 "),
     ],
 )
 def test_the_report_has_the_command_that_makes_the_run_again(parent, technique, options, words):
@@ -435,6 +437,13 @@ def test_the_report_has_the_command_that_makes_the_run_again(parent, technique, 
         parent, technique=again.technique, run_dir="again", verbose=False, **asked
     )
     assert small.run.summary["weights_sha256"] == run.summary["weights_sha256"]
+
+
+def test_the_folder_of_a_teacher_may_be_called_by_a_number():
+    again = parse(["compress", "run", "--teacher", "2024", "--shares", "0.9"], VERBS)
+    assert (again.teacher, again.shares) == ("2024", [0.9])
+    several = parse(["compress", "run", "--teacher", "parent,5", "--shares", "0.9,0.5"], VERBS)
+    assert (several.teacher, several.shares) == (["parent", "5"], [0.9, 0.5])
 
 
 def test_a_parent_evaluated_on_views_is_refused(parent, tiny_arrays):

@@ -173,8 +173,13 @@ def test_the_runs_own_data_given_again_is_split_as_it_was(run, tiny_run, tiny_ar
 def test_other_data_is_named_wherever_its_numbers_are(run, others):
     found = kclassify.evaluate(run, data=others, verbose=False)
     assert (found.data, len(found.predictions)) == ("arrays", 60)
+    assert str(found).startswith("other data (arrays), 60 images")
     html = kclassify.report(run).read_text()
-    assert "Measured on 60 other images than the run's own, arrays" in html
+    assert "measured on other data (arrays)</h1>" in html
+    for page in (html, (run.path / "report.md").read_text(), run.card_file.read_text()):
+        assert "Measured on the 60 images of other data (arrays)" in page.replace("\\", "")
+        assert "test split" not in page
+    assert "kclassify.evaluate" not in html.split('id="reproduce"')[1]
 
 
 def test_the_files_of_other_data_are_looked_at_once(run, others, tmp_path, monkeypatch):
@@ -220,6 +225,36 @@ def test_an_analysis_of_another_evaluation_is_not_shown(run, others):
     assert read_analysis(run, "slices") is None
     kclassify.evaluate(run, data=others, verbose=False)
     assert read_analysis(run, "slices") is not None
+
+
+def test_an_analysis_of_what_an_older_version_evaluated_is_shown(run, others):
+    kclassify.evaluate(run, data=others, verbose=False)
+    old = json.loads(run.metrics_file.read_text())
+    del old["evaluated"]
+    run.write(run.metrics_file, old)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    assert read_analysis(run, "slices") is not None
+
+
+def test_as_many_other_images_are_another_evaluation(run, others):
+    other = (others[0][::-1], others[1])
+    kclassify.evaluate(run, data=others, verbose=False)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    kclassify.evaluate(run, data=other, verbose=False)
+    assert read_analysis(run, "slices") is None
+    with pytest.raises(InputError, match=r"`data` must be what .* was evaluated on"):
+        kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    kclassify.analyze(run, parts="slices", data=other, verbose=False)
+    assert read_analysis(run, "slices") is not None
+
+
+def test_predictions_of_an_older_version_are_of_the_images_by_name(run, others):
+    kclassify.evaluate(run, data=others, verbose=False)
+    with np.load(run.predictions_file("test")) as stored:
+        kept = {name: stored[name] for name in stored.files if name != "pixels"}
+    run.write(run.predictions_file("test"), kept)
+    kclassify.analyze(run, parts="slices", data=others, verbose=False)
+    assert run.analysis_file("slices").is_file()
 
 
 def test_numbers_that_are_names_are_found_by_name(tmp_path, tiny_options):

@@ -173,6 +173,15 @@ def test_a_baseline_that_corruptions_do_not_harm_has_no_relative_error(run, othe
     assert [row["relative_increase"] for row in facts["corruptions"]] == [None] * 15
 
 
+def test_a_baseline_may_have_been_evaluated_otherwise_since(run, others, tmp_path):
+    other = Run(shutil.copytree(run.path, tmp_path / "other"))
+    robustness(other, data=others, images=6, attacks=False, verbose=False)
+    say_wrong_of(other, 0.5)
+    kclassify.evaluate(other, data=others, tta="flip", verbose=False)
+    found = robustness(run, data=others, images=6, baseline=other, attacks=False, verbose=False)
+    assert found.baseline == str(other)
+
+
 def test_a_baseline_of_something_else_is_refused_before_any_work(run, others, tmp_path):
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     with pytest.raises(InputError, match=r"`baseline` must be a run whose .*kclassify robustness"):

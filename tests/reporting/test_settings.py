@@ -7,6 +7,8 @@ from kclassify.config import FitConfig, resolve
 from kclassify.parsing import parse
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import read_tables
+from kclassify.runs import read_json
+from kclassify.scaling import for_few_images
 
 
 def test_only_what_differs_is_marked():
@@ -56,7 +58,7 @@ def test_data_in_memory_is_repeated_in_python(tmp_path, write_run):
     run = write_run(tmp_path / "run", reference=None)
     first = commands(read_tables(run)).splitlines()[0]
     assert first.startswith(
-        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, run_dir="
+        "run = kclassify.fit(data, preset='fast', epochs=8, batch_size=64, learning_rate=0.12, run_"
     )
 
 
@@ -76,3 +78,37 @@ def test_command_line_reads_the_command_as_the_same_configuration(tmp_path, writ
     # Parsed only: `main` would go on and train.
     options = parse(words[1:], VERBS)
     assert resolve(options.preset, options.config) == config
+
+
+@pytest.mark.parametrize(
+    ("preset", "images", "batch_size"), [("fast", 1000, 64), ("digits", 1257, 128)]
+)
+def test_a_batch_of_its_own_has_its_rate_and_its_epochs(
+    tmp_path, write_run, preset, images, batch_size
+):
+    config = for_few_images(resolve(preset, {}), images, given=()).replace(batch_size=batch_size)
+    sizes = {"train": images, "validation": 100, "test": 100}
+    run = write_run(tmp_path / "run", preset=preset, config=config.to_json(), sizes=sizes)
+    words = shlex.split(commands(read_tables(run)).splitlines()[0])
+    options = parse(words[1:], VERBS).config
+    assert for_few_images(resolve(preset, options), images, given=options) == config
+
+
+def test_a_batch_within_a_time_has_no_epochs(tmp_path, write_run):
+    config = resolve("fast", {"batch_size": 64, "time_budget": "60s"})
+    run = write_run(tmp_path / "run", config=config.to_json())
+    options = parse(shlex.split(commands(read_tables(run)).splitlines()[0])[1:], VERBS).config
+    assert options.keys() == {"batch_size", "learning_rate", "time_budget"}
+
+
+@pytest.mark.parametrize("reference", ["cifar10", None])
+def test_other_data_is_evaluated_again_where_it_can_be_named(tmp_path, write_run, reference):
+    run = write_run(tmp_path / "run", reference=reference)
+    evaluation = {**read_json(run.metrics_file), "data": "others"}
+    run.write(run.metrics_file, evaluation)
+    assert len(commands(read_tables(run)).splitlines()) == 1
+    run.write(run.metrics_file, {**evaluation, "reference": "my others"})
+    _, evaluate, report = commands(read_tables(run)).splitlines()
+    said = "--data 'my others' --split test" if reference else "data='my others', split='test'"
+    assert said in evaluate
+    assert "report" in report

@@ -33,10 +33,22 @@ def space():
     return hp
 
 
-def oracle(tuner, *, max_trials=10, seconds=60.0, reload=True, budget=BUDGET):
+def two_points():
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("a", [1, 2])
+    return hp
+
+
+def endless():
+    hp = keras_tuner.HyperParameters()
+    hp.Float("a", 0.0, 1.0)
+    return hp
+
+
+def oracle(tuner, *, max_trials=10, seconds=60.0, reload=True, budget=BUDGET, of=space):
     now = time.perf_counter()
     found = build_oracle(
-        tuner, space(), file=Path("state.json"), objective=OBJECTIVE, max_trials=max_trials,
+        tuner, of(), file=Path("state.json"), objective=OBJECTIVE, max_trials=max_trials,
         budget=budget, seed=0, began=now, end=now + seconds,
     )  # fmt: skip
     if reload:
@@ -75,6 +87,16 @@ def run(tuner, *, interrupted):
         if interrupted:
             found = oracle(tuner)
     return tried
+
+
+def spans(found, *, failing=()):
+    """Return the spans of all trials that one worker is given, and end each."""
+    seen = []
+    while (trial := found.create_trial("t")).status != STOPPED:
+        values = trial.hyperparameters.values
+        seen.append((values["tuner/initial_epoch"], values["tuner/epochs"]))
+        end(found, trial, FAILED if trial.trial_id in failing else COMPLETED)
+    return seen
 
 
 @pytest.mark.parametrize("tuner", ORACLES)
@@ -294,3 +316,55 @@ def test_the_last_trial_is_kept_for_the_one_that_is_trained_to_the_end():
     end(found, promoted[-1])
     last = found.create_trial("two")
     assert last.hyperparameters.values["tuner/epochs"] == BUDGET.epochs
+
+
+def test_the_last_trial_is_kept_for_it_while_another_bracket_is_filled():
+    found, promoted = oracle("hyperband", max_trials=16, of=endless), []
+    while len(promoted) < 3:
+        trial = found.create_trial("one")
+        if trial.hyperparameters.values["tuner/round"] == 1:
+            promoted.append(trial)
+        if len(promoted) < 3:
+            end(found, trial)
+    while (trial := found.create_trial("two")).status != IDLE:
+        end(found, trial)
+    assert len(found.trials) == 15
+    assert found.create_trial("two").status == IDLE
+    end(found, promoted[-1])
+    last = found.create_trial("two")
+    assert last.hyperparameters.values["tuner/initial_epoch"] == 3
+
+
+def test_a_space_of_two_points_is_trained_to_the_end_and_over():
+    found = oracle("hyperband", max_trials=14, of=two_points)
+    assert spans(found) == [(0, 1), (0, 1), (1, 3), (1, 3), (3, 9)]
+
+
+def test_who_asks_while_the_last_of_a_small_space_are_trained_on_waits():
+    found, promoted = oracle("hyperband", max_trials=14), []
+    while len(promoted) < 3:
+        trial = found.create_trial(f"one, {len(promoted)}")
+        if trial.hyperparameters.values["tuner/round"] == 1:
+            promoted.append(trial)
+        else:
+            end(found, trial)
+    for _ in range(2):
+        assert found.create_trial("two").status == IDLE
+    for trial in promoted:
+        end(found, trial)
+    assert spans(found)[0] == (3, 9)
+
+
+def test_a_failure_is_one_of_those_that_a_rung_throws_out():
+    found = oracle("hyperband", max_trials=13, of=endless)
+    assert (3, 9) in spans(found, failing=["04"])
+    assert found.trials["04"].status == FAILED
+    assert found.trials["04"].score is None
+
+
+@pytest.mark.parametrize("failing", ["00", "01"])
+def test_a_failure_is_not_trained_on_where_fewer_are_left_than_places(failing):
+    found = oracle("hyperband", max_trials=14, of=two_points)
+    assert spans(found, failing=[failing]) == [(0, 1), (0, 1), (1, 3), (3, 9)]
+    assert all(trial.hyperparameters.values.get("tuner/trial_id") != failing
+               for trial in found.trials.values())  # fmt: skip

@@ -66,6 +66,12 @@ def test_lists_and_nothing_can_be_chosen_among():
     assert {config.gradient_clip for config in found} == {None, 1.0}
 
 
+def test_it_begins_at_nothing_where_the_base_has_nothing():
+    assert BASE.gradient_clip is None
+    hp = space_of(read({"gradient_clip": [1.0, None], "ema": [0.99, 0.9]}))
+    assert (hp.get("gradient_clip"), hp.get("ema")) == ("null", 0.99)
+
+
 def test_one_name_may_have_alternatives():
     dimensions = read({
         "optimizer": ["sgd", "adamw"],

@@ -451,6 +451,8 @@ def test_a_file_name_that_is_no_text_is_written_so_that_it_can_be_read(served, t
     name = os.fsencode(tmp_path) + b"/caf\xe9.png"
     with open(name, "wb") as file:
         image.save(file, "PNG")
-    found = served.predict(tmp_path, verbose=False)
-    assert found["file"].iloc[0].endswith("caf\\udce9.png")
-    assert found["error"].isna().all()
+    for given in (tmp_path, os.fsdecode(name)):
+        found = served.predict(given, verbose=False)
+        assert found["file"].iloc[0].endswith("caf\\udce9.png")
+        assert found["error"].isna().all()
+        found.to_csv(tmp_path / "found.csv")
