@@ -20,6 +20,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 # Not every library passes the number on.
 _FULL_IN_WORDS = ("No space left on device", "Disk quota exceeded")
 _LEFTOVER = re.compile(r"\.(\d+)\..+")
+# In a container each process may have the number of the one before.
+_PROCESS = uuid4().hex[:8]
 
 
 @contextmanager
@@ -76,11 +78,19 @@ def _remove_abandoned(path: Path) -> None:
     """Remove what processes that are no more had begun to write in the place of `path`."""
     for beside in path.parent.glob(f".*.{glob.escape(path.name)}"):
         found = _LEFTOVER.fullmatch(beside.name)
-        if found and not _alive(int(found[1])):
+        if found and not beside.name.startswith(_own()) and not _alive(int(found[1])):
             _remove(beside)
 
 
+def _own() -> str:
+    """Return how the names begin of what this process is writing."""
+    return f".{os.getpid()}.{_PROCESS}"
+
+
 def _alive(process: int) -> bool:
+    """Tell whether another process has this number."""
+    if process == os.getpid():
+        return False
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -113,9 +123,8 @@ def flush(path: Path) -> None:
 
 
 def _beside(path: Path) -> Path:
-    # The whole name stays last: Keras and NumPy choose the format by how it ends. In a container
-    # each process may have the number of the one before.
-    return path.with_name(f".{os.getpid()}.{uuid4().hex[:8]}.{path.name}")
+    # The whole name stays last: Keras and NumPy choose the format by how it ends.
+    return path.with_name(f"{_own()}{uuid4().hex[:8]}.{path.name}")
 
 
 @contextmanager

@@ -62,6 +62,11 @@ def parse_address(text: str) -> tuple[str, int] | None:
         (('node1', 5050), None)
     """
     host, _, port = text.rpartition(":")
+    try:
+        # As sockets do, which raise the same of a name such as "a..b".
+        host.encode("idna")
+    except UnicodeError:
+        return None
     found = bool(host) and port.isdecimal() and 0 < int(port) < 2**16
     return (host, int(port)) if found else None
 

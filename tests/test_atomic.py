@@ -84,6 +84,20 @@ def test_what_a_process_that_is_no_more_had_begun_is_removed(tmp_path, kind):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([alive.name, "file"])
 
 
+@pytest.mark.parametrize("kind", [replacing, appearing])
+def test_of_this_number_only_what_this_process_writes_is_kept(tmp_path, kind):
+    earlier = tmp_path / f".{os.getpid()}.00000000.file"
+    earlier.write_text("1")
+    with kind(tmp_path / "file") as outer:
+        assert not earlier.exists()
+        # Another thread may write the same at the same time.
+        if kind is replacing:
+            outer.write_text("1")
+            with kind(tmp_path / "file") as inner:
+                inner.write_text("2")
+        assert outer.exists()
+
+
 def test_leftovers_of_a_killed_process_are_removed_and_nothing_else(tmp_path):
     for name in (".12.model.keras", "keep.json", ".lock", ".hidden"):
         (tmp_path / name).write_text("1")

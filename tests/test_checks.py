@@ -8,6 +8,7 @@ from kclassify.checks import (
     listing,
     make_folder,
     nearest,
+    parse_address,
     parse_bytes,
 )
 
@@ -23,6 +24,14 @@ def test_sizes(text, size):
 def test_what_is_no_size(text):
     with pytest.raises(InputError, match="`memory_budget` must be a size"):
         parse_bytes("memory_budget", text)
+
+
+@pytest.mark.parametrize(
+    "text", ["node1", "node1:0", "node1:65536", ":4000", "a..b:4000", f"{'x' * 64}:1", "\ud800:1"]
+)
+def test_what_is_no_address(text):
+    assert parse_address(text) is None
+    assert parse_address("node-1.example:4000") == ("node-1.example", 4000)
 
 
 def test_a_choice_names_the_list_and_the_nearest():

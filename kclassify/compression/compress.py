@@ -44,6 +44,7 @@ from kclassify.evaluation.comparison import Comparison, compare  # noqa: E402
 from kclassify.evaluation.evaluate import evaluate  # noqa: E402
 from kclassify.evaluation.predictions import read_predictions  # noqa: E402
 from kclassify.reporting.report import report  # noqa: E402
+from kclassify.training.cluster import check_alone  # noqa: E402
 from kclassify.training.notes import say, silent  # noqa: E402
 
 # The shares of the parameters that a search leaves, in their order. With the first, a file of 8-bit
@@ -140,6 +141,7 @@ def compress(
         >>> small.run.path.name
         'my-run-prune-50'
     """
+    check_alone("compress")
     if technique is not None:
         check_choice("technique", technique, TECHNIQUES)
     ok = isinstance(max_drop, float) and 0 < max_drop < 1

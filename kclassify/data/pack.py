@@ -18,7 +18,7 @@ from kclassify.config import DATA_FIELDS, FitConfig
 from kclassify.data.fingerprint import fingerprint
 from kclassify.data.packed import BEGUN, FORMAT, MANIFEST, is_packed, read_manifest, table_file
 from kclassify.data.packed_card import card
-from kclassify.data.preparation import bring_to, choose_shape
+from kclassify.data.preparation import bring_to, check_known, choose_shape
 from kclassify.data.remote import check_free, copy_folder, is_remote, plain_url, uploaded
 from kclassify.data.shards import Written, shards_of, write_metadata, write_shards
 from kclassify.data.sources import load_source, reference
@@ -165,6 +165,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 def _shaped(source: Source, config: FitConfig) -> Source:
     splits = split_source(source, config)
+    check_known(splits, source.class_names)
     shape = choose_shape(list(splits.values()), config)
     shaped = {split: bring_to(examples, shape) for split, examples in splits.items()}
     return Source(source.name, shaped, source.class_names, source.skipped)

@@ -35,7 +35,7 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
         {'train': 1458, 'validation': 160, 'test': 179}
     """
     splits = split_source(source, config)
-    _check_known(splits, source.class_names)
+    check_known(splits, source.class_names)
     _check_batch_size(len(splits["train"]), config)
     shape = choose_shape(list(splits.values()), config)
     shaped = {split: bring_to(examples, shape) for split, examples in splits.items()}
@@ -45,9 +45,11 @@ def prepare(source: Source, config: FitConfig, *, verbose: bool) -> Source:
     return replace(source, splits=shaped)
 
 
-def _check_known(splits: dict[str, Examples], class_names: tuple[str, ...]) -> None:
+def check_known(splits: dict[str, Examples], class_names: tuple[str, ...]) -> None:
     """Raise `InputError` for a class that is measured and not trained."""
-    known = splits["train"].class_ids
+    train = splits["train"]
+    # A class that has a share of soft labels is learned, be it the largest of none.
+    known = np.flatnonzero(train.labels.sum(axis=0) > 0) if train.soft else train.labels
     for split, examples in splits.items():
         unknown = np.setdiff1d(examples.class_ids, known)
         if len(unknown):

@@ -106,10 +106,10 @@ def copied(url: str, config: FitConfig) -> Path:
     files = files_of(parse_manifest(content, f"{url}/{MANIFEST}"))
     folder = _folder_of(content, copy_folder(url, config))
     missing = _missing(folder, files)
-    if missing or not (folder / MANIFEST).is_file():
+    if missing or not _holds(folder, content):
         check_place("data_dir", folder)
         with _alone(folder, url):
-            if _folder_of(content, folder) != folder:
+            if _folder_of(content, copy_folder(url, config)) != folder:
                 # Another process has fetched what was there before.
                 return copied(url, config)
             # Or some of the same files.
@@ -176,10 +176,14 @@ def _why(error: FileNotFoundError) -> str:
 
 
 def _folder_of(content: bytes, folder: Path) -> Path:
-    known = folder / MANIFEST
-    if not known.is_file() or known.read_bytes() == content:
+    if not (folder / MANIFEST).is_file() or _holds(folder, content):
         return folder
     return folder.with_name(f"{folder.name}-{_short_hash(content)}")
+
+
+def _holds(folder: Path, content: bytes) -> bool:
+    known = folder / MANIFEST
+    return known.is_file() and known.read_bytes() == content
 
 
 def _missing(folder: Path, files: Mapping[str, str]) -> list[str]:

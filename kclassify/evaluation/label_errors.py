@@ -27,6 +27,7 @@ from kclassify.evaluation.predictions import predict, read_predictions  # noqa: 
 from kclassify.evaluation.run_data import source_of  # noqa: E402
 from kclassify.models.saved import load_run_model  # noqa: E402
 from kclassify.training.batch_size import before_loading  # noqa: E402
+from kclassify.training.cluster import check_alone  # noqa: E402
 from kclassify.training.fit import fit  # noqa: E402
 from kclassify.training.notes import say, silent  # noqa: E402
 
@@ -149,6 +150,7 @@ def find_label_errors(
         >>> len(found.table), found.split
         (1797, 'train, validation and test')
     """
+    check_alone("find_label_errors")
     expected = "a whole number of at least 2"
     check_number("folds", folds, expected=expected, ok=is_whole(folds, least=2))
     run = None if run is None else Run.open(run)

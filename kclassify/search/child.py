@@ -27,7 +27,7 @@ from kclassify.search.job import Job, run_job  # noqa: E402
 from kclassify.search.sessions import Sessions  # noqa: E402
 from kclassify.search.shared_data import pick_up  # noqa: E402
 from kclassify.search.trial import NoTimeLeft  # noqa: E402
-from kclassify.training.interruption import Interrupted  # noqa: E402
+from kclassify.training.interruption import Interrupted, stop_with  # noqa: E402
 
 # Exit codes: the time was over; the disk was full; the memory was.
 NO_TIME_LEFT, DISK_FULL, MEMORY_FULL = 75, 74, 71
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> int:
     """Train the job that the arguments name; see the module's first lines."""
     data, job, outcome, threads, seconds, parent = arguments
     end = time.perf_counter() + float(seconds)
-    threading.Thread(target=_outlive, args=(int(parent),), daemon=True).start()
+    stop_with(int(parent))
     asked = Job.from_text(Path(job).read_text("utf-8"))
     runtime.set_threads(int(threads))
     try:
@@ -129,13 +129,6 @@ def main(arguments: list[str]) -> int:
     with replacing(Path(outcome)) as beside:
         beside.write_text(json.dumps(found), "utf-8")
     return 0
-
-
-def _outlive(parent: int) -> None:
-    """Stop in order when the process that waits for the outcome is no more."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ def check_batch_fits(session: Session) -> None:
     Memory of accelerators is not looked at: there TensorFlow says so itself.
     """
     available, batch_size = available_memory(), session.config.batch_size
-    # Of several workers each has its share of the batch.
-    one = bytes_per_image(session) / session.replicas.workers
+    # Of several workers each has its share of the batch; those of one machine share its memory.
+    cluster = session.replicas.cluster
+    machines = len(cluster.workers) / cluster.neighbours if cluster else 1
+    one = bytes_per_image(session) / machines
     if available is None or session.device != "CPU:0" or one * batch_size <= available:
         return
     raise InputError(

@@ -2,12 +2,14 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from kclassify.checks import InputError, is_whole, parse_address
 
 VARIABLE = "TF_CONFIG"
+# The process that has started this one as a worker, and waits for it.
+LAUNCHER = "KCLASSIFY_LAUNCHER"
 SLURM = "slurm"
 # As TensorFlow's resolver counts up from it where a machine has several tasks.
 SLURM_PORT = 8888
@@ -35,6 +37,12 @@ class Cluster:
         """Return what messages call a worker."""
         return f"worker {index} ({self.workers[index]})"
 
+    @property
+    def neighbours(self) -> int:
+        """How many workers share this one's machine, itself among them."""
+        hosts = [address.rpartition(":")[0] for address in self.workers]
+        return hosts.count(hosts[self.index])
+
 
 def find_cluster(cluster: str | Sequence[str] | None, worker: int | None) -> Cluster | None:
     """Return the cluster that is named, or that the environment names; None for one process.
@@ -61,8 +69,23 @@ def find_cluster(cluster: str | Sequence[str] | None, worker: int | None) -> Clu
         return _of_environment()
     if cluster == SLURM:
         return _of_slurm()
-    addresses = tuple(cluster.split(",") if isinstance(cluster, str) else cluster)
-    return _checked(addresses, worker, source="cluster", index_source="worker")
+    addresses = cluster.split(",") if isinstance(cluster, str) else cluster
+    if not isinstance(addresses, Sequence):
+        raise InputError(
+            f"`cluster` must list addresses of the form host:port. Received: {cluster!r}. Give "
+            "them as a sequence, or as a text with commas between."
+        )
+    return _checked(tuple(addresses), worker, source="cluster", index_source="worker")
+
+
+def check_alone(what: str) -> None:
+    """Raise `InputError` where the environment names several workers, for what one process does."""
+    found = _of_environment()
+    if found is not None:
+        raise InputError(
+            f"`{VARIABLE}` must be unset for {what}, which one process does. Received: one of "
+            f"{len(found.workers)} workers. Unset it, and run this in one process."
+        )
 
 
 def _of_environment() -> Cluster | None:
@@ -71,22 +94,23 @@ def _of_environment() -> Cluster | None:
         return None
     try:
         config = json.loads(text)
-        kinds: Mapping[str, Sequence[str]] = config.get("cluster", {})
-        task: Mapping[str, object] = config.get("task", {})
-    except (ValueError, AttributeError) as error:
+        jobs = config.get("cluster", {}).items()
+        kinds = {job: tuple(addresses) for job, addresses in jobs}
+        task: dict[str, object] = dict(config.get("task", {}))
+    except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"`{VARIABLE}` must be JSON with `cluster` and `task`. Received: {text!r}. Mend or "
-            "unset it."
+            f"`{VARIABLE}` must be JSON with `cluster`, lists of addresses by job, and `task`. "
+            f"Received: {text!r}. Mend or unset it."
         ) from error
     if not kinds:
         return None
     kind, index = task.get("type", "worker"), task.get("index", 0)
-    if set(kinds) - {"chief", "worker"} or kind not in kinds or not is_whole(index, least=0):
+    if set(kinds) - {"chief", "worker"} or kind not in list(kinds) or not is_whole(index, least=0):
         raise InputError(
             f"`{VARIABLE}` must name a cluster of the job `worker`, with or without a `chief`, and "
-            f"the task of this process in it. Received: jobs {sorted(kinds)}, task {dict(task)}."
+            f"the task of this process in it. Received: jobs {sorted(kinds)}, task {task}."
         )
-    chiefs = tuple(kinds.get("chief", ()))
+    chiefs = kinds.get("chief", ())
     place = int(index) + (len(chiefs) if kind == "worker" else 0)  # type: ignore[call-overload]
     return _checked((*chiefs, *kinds.get("worker", ())), place, source=VARIABLE,
                     index_source=VARIABLE)  # fmt: skip
@@ -118,9 +142,15 @@ def _checked(
     workers: tuple[str, ...], index: int | None, *, source: str, index_source: str
 ) -> Cluster | None:
     for address in workers:
-        if parse_address(address) is None:
+        place = parse_address(address) if isinstance(address, str) else None
+        if place is None:
             raise InputError(
                 f"`{source}` must list addresses of the form host:port. Received: {address!r}."
+            )
+        if ":" in place[0]:
+            raise InputError(
+                f"`{source}` must list addresses of IPv4, or names. Received: {address!r}. Give "
+                "the machine's name."
             )
         if workers.count(address) > 1:
             raise InputError(

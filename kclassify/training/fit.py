@@ -23,6 +23,7 @@ runtime.prepare()
 
 import keras  # noqa: E402
 
+from kclassify.data.service import check_service  # noqa: E402
 from kclassify.scaling import without_auto  # noqa: E402
 from kclassify.training.batch_size import (  # noqa: E402
     after_loading,
@@ -39,6 +40,7 @@ from kclassify.training.together import (  # noqa: E402
     agreed,
     check_alike,
     check_options,
+    check_same_policy,
     check_same_weights,
     folder_of,
     past_of_chief,
@@ -166,6 +168,8 @@ def _train(
         return settled.source
     step = everyone[0]["step"]
     past = agreed(replicas, partial(past_of_chief, place, path, step, replicas))
+    policy = agreed(replicas, partial(_own_policy, settled, replicas))
+    check_same_policy(replicas, policy)
     session = build_session(settled.source, settled.config, replicas=replicas)
     agreed(replicas, partial(check_batch_fits, session))
     train_in(
@@ -189,6 +193,18 @@ def _told(facts: dict[str, Any], place: Place, replicas: Replicas) -> dict[str, 
         "finished": place.finished(facts),
         "step": checkpoint.step if checkpoint else None,
     }
+
+
+def _own_policy(settled: Settled, replicas: Replicas) -> str:
+    """Return the dtype policy of this worker.
+
+    Raises:
+        InputError: for what `build_session` would refuse too, but on this worker alone.
+    """
+    config = settled.config
+    if config.data_service is not None:
+        check_service(config.data_service, settled.source)
+    return runtime.mixed_precision_policy(replicas.devices[0], config.mixed_precision)
 
 
 def _first_preset(data: Any, preset: str | None, options: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """Ctrl-C and a scheduler's SIGTERM, taken note of, so that the step in work can be finished."""
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -12,6 +13,10 @@ from typing import Any
 from kclassify.checks import printable
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A service manager sends SIGTERM to every process, and `launch` to its workers once more: within
+# so many seconds it is the same request.
+SECONDS_OF_ONE_STOP = 1.0
+_BETWEEN = 0.5
 
 
 class Interrupted(BaseException):
@@ -53,6 +58,7 @@ class StopRequest:
     def __init__(self, end: float = math.inf) -> None:
         self.signal: signal.Signals | None = None
         self.end = end
+        self._noted = -math.inf
 
     @property
     def asked(self) -> bool:
@@ -61,9 +67,12 @@ class StopRequest:
 
     def note(self, number: int, _: Any = None) -> None:
         """Take note; a second time does not wait for the end of the step."""
+        soon = time.monotonic() < self._noted + SECONDS_OF_ONE_STOP
+        if soon and self.signal == number == signal.SIGTERM:
+            return
         if self.signal is not None:
             raise KeyboardInterrupt
-        self.signal = signal.Signals(number)
+        self.signal, self._noted = signal.Signals(number), time.monotonic()
 
 
 @contextmanager
@@ -85,3 +94,14 @@ def stop_requests(end: float = math.inf) -> Iterator[StopRequest]:
     finally:
         for number in heard:
             signal.signal(number, before[number])
+
+
+def stop_with(parent: int) -> None:
+    """Stop this process in order, by SIGTERM, when its parent is no more, whatever ended that."""
+    threading.Thread(target=_outlive, args=(parent,), daemon=True).start()
+
+
+def _outlive(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_BETWEEN)
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 
 from kclassify import runtime
 from kclassify.checks import InputError, check_choice, check_number, is_whole
 from kclassify.runtime import THREADS
-from kclassify.training.cluster import VARIABLE, Cluster
+from kclassify.training.cluster import LAUNCHER, VARIABLE, Cluster
 
 # After one has ended with an error, the others get this long to notice and to say so.
 SECONDS_TO_END, _BETWEEN = 60.0, 0.2
@@ -39,11 +40,13 @@ def launch(command: Sequence[str], *, workers: int) -> int:
         0 where all have ended well, else the first bad exit code.
 
     Raises:
-        InputError: another command, too few workers, or no folder for them to share.
+        InputError: another command, too few workers, no folder for them to share, or GPUs of
+            which they cannot have as many each.
     """
     check_choice("launch", command[0] if command else "", VERBS)
     check_number("workers", workers, expected="a whole number of at least 2",
                  ok=is_whole(workers, least=2))  # fmt: skip
+    _check_gpus(workers)
     shared = any(word == "--run-dir" or word.startswith("--run-dir=") for word in command)
     if command[0] == "fit" and not shared:
         raise InputError(
@@ -52,8 +55,10 @@ def launch(command: Sequence[str], *, workers: int) -> int:
         )
     addresses = _free_addresses(workers)
     print(_on_a_cluster(command, workers), flush=True)
-    started = [_start(command, Cluster(addresses, index)) for index in range(workers)]
+    started: list[subprocess.Popen] = []
     try:
+        for index in range(workers):
+            started.append(_start(command, Cluster(addresses, index)))
         return _first_bad(started)
     except (KeyboardInterrupt, SystemExit) as stop:
         # Once: a second signal would not let them finish the step.
@@ -90,13 +95,24 @@ def _on_a_cluster(command: Sequence[str], workers: int) -> str:
 
 def _start(command: Sequence[str], cluster: Cluster) -> subprocess.Popen:
     own = max(1, runtime.physical_cores() // len(cluster.workers))
-    variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config, GPUS: _gpus(cluster)}
+    variables = {THREADS: str(own), **os.environ, VARIABLE: cluster.config, GPUS: _gpus(cluster),
+                 LAUNCHER: str(os.getpid())}  # fmt: skip
     shown = None if cluster.index == 0 else subprocess.DEVNULL
-    # In a group of its own, so that Ctrl-C in a terminal comes to it by `launch` alone.
+    # In a group of its own, so that Ctrl-C in a terminal comes to it by `launch` alone. It would
+    # hear nothing of a terminal that is closed, so it looks whether `launch` is still there.
     return subprocess.Popen(
         [sys.executable, "-m", "kclassify", *command],
         env=variables, stdout=shown, process_group=0,
     )  # fmt: skip
+
+
+def _check_gpus(workers: int) -> None:
+    """Raise `InputError` unless all workers get as many GPUs, which TensorFlow relies on."""
+    if len(_named_gpus()) % workers:
+        raise InputError(
+            f"`{GPUS}` must name as many GPUs for each of the {workers} workers, or none. "
+            f"Received: {os.environ[GPUS]!r}. Name a multiple of {workers}, or -1 for the CPU."
+        )
 
 
 def _gpus(cluster: Cluster) -> str:
@@ -104,8 +120,13 @@ def _gpus(cluster: Cluster) -> str:
 
     Two of them cannot have the same, and to count them here would take their memory.
     """
-    named = [name for name in os.environ.get(GPUS, "").split(",") if name]
-    return ",".join(named[cluster.index :: len(cluster.workers)]) or "-1"
+    return ",".join(_named_gpus()[cluster.index :: len(cluster.workers)]) or "-1"
+
+
+def _named_gpus() -> list[str]:
+    """Return the GPUs that are named; as for CUDA, none after one that does not exist."""
+    named = os.environ.get(GPUS, "").split(",")
+    return list(takewhile(lambda name: name not in ("", "-1"), named))
 
 
 def _first_bad(started: Sequence[subprocess.Popen]) -> int:

@@ -68,8 +68,8 @@ def _where(session: Session) -> str:
     return f"{workers}{', '.join(replicas.devices)}, {share} images each"
 
 
-def notes(source: Source, plan: Plan, past: Past) -> str:
-    """Return what should be known of data, plan and past, a line each."""
+def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
+    """Return what should be known of data, learning rate, plan and past, a line each."""
     left_out = f"note      {len(source.skipped)} images left out: " + ", ".join(
         path for path, _ in source.skipped[:3]
     )
@@ -78,12 +78,23 @@ def notes(source: Source, plan: Plan, past: Past) -> str:
         f"note      only {plan.steps} steps in all, too few for most networks: raise `{length}` or "
         "lower `batch_size`"
     )
-    found = [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
+    found = [_rate(session, plan)] * (session.replicas.count > 1)
+    found += [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
     found += [f"note      a damaged checkpoint is passed over: {name}" for name in past.damaged]
     if past.checkpoint is not None:
         found.append(f"resuming  after step {past.checkpoint.step:,} of {plan.steps:,}")
         found += _other_packages(past.checkpoint)
     return "".join(f"{note}\n" for note in found)
+
+
+def _rate(session: Session, plan: Plan) -> str:
+    """Return the learning rate of several devices, and by which rule it is theirs."""
+    schedule = session.schedule
+    rise = 0 if schedule.begin else round(schedule.warmup * plan.steps)
+    return (
+        f"rate      {schedule.learning_rate:g} after a warm-up of {rise:,} of {plan.steps:,} "
+        f"steps: those of one device, since `batch_size` is that of all {session.replicas.count}"
+    )
 
 
 def _other_packages(checkpoint: Checkpoint) -> list[str]:

@@ -136,7 +136,7 @@ def train_in(
     run, past = place.run, place.past
     place.tell(description(source, session, run))
     plan, deadline = _plan(session, source, place)
-    place.tell(notes(source, plan, past), end="")
+    place.tell(notes(source, session, plan, past), end="")
     place.begin(facts, source)
     shown = [Progress(session.schedule, done=_steps_done(past))] if place.verbose else []
     # Of several workers the chief alone has saved anything.

@@ -1,6 +1,7 @@
 """The devices and workers that make the steps of a training together, by tf.distribute."""
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,12 +15,16 @@ from kclassify import runtime
 from kclassify.checks import InputError, WorkerLostError
 from kclassify.config import FitConfig
 from kclassify.data.spec import Share
-from kclassify.training.cluster import Cluster
-from kclassify.training.roll_call import await_workers, missing_workers
+from kclassify.training.cluster import LAUNCHER, Cluster
+from kclassify.training.interruption import stop_with
+from kclassify.training.roll_call import SECONDS_TO_COME, await_workers, missing_workers
 
 runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
+
+# No public name says whether TensorFlow has begun to work, nor reaches the store that workers have.
+from tensorflow.python.eager import context as eager  # noqa: E402
 
 from kclassify.data.pipeline import to_device  # noqa: E402
 from kclassify.training.keras_workers import mended  # noqa: E402
@@ -188,7 +193,8 @@ def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
     The first time it must be TensorFlow's first work in a process of several.
 
     Raises:
-        InputError: a worker did not come, or a device does not exist.
+        InputError: a worker did not come or has other devices, a device does not exist, or
+            TensorFlow has worked before.
     """
     if cluster is None:
         return of_this_process(config)
@@ -201,17 +207,58 @@ def joined(config: FitConfig, cluster: Cluster | None) -> Replicas:
                 "CUDA_VISIBLE_DEVICES for each."
             )
     strategy = _among_workers(cluster)
-    local = strategy.extended.worker_devices
-    names = tuple(":".join(name.split(":")[-2:]) for name in local)
-    return Replicas(names, strategy, cluster)
+    return Replicas(_local_devices(strategy), strategy, cluster)
 
 
 @cache
 def _among_workers(cluster: Cluster) -> tf.distribute.Strategy:
     """Return the one strategy of a process, whose addresses TensorFlow keeps to its end."""
+    if LAUNCHER in os.environ:
+        stop_with(int(os.environ[LAUNCHER]))
+    # Before the others are told that this one has come.
+    _check_first_work()
     await_workers(cluster)
+    # The resolver does not look for any, and TensorFlow takes the CPU where it names none.
+    gpus = len(tf.config.get_visible_devices("GPU"))
     resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec({"worker": list(cluster.workers)}),
         task_type="worker", task_id=cluster.index, rpc_layer="grpc",
+        num_accelerators={"GPU": gpus},
     )  # fmt: skip
-    return tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy(cluster_resolver=resolver)
+    _check_same_devices(cluster, _local_devices(strategy))
+    return strategy
+
+
+def _check_first_work() -> None:
+    """Raise `InputError` where TensorFlow has worked in this process, and takes no cluster."""
+    if getattr(eager.context(), "_context_handle", None) is not None:
+        raise InputError(
+            "`cluster` must come before any other work with TensorFlow in a process. Received: "
+            "one in a process where TensorFlow has worked before, or with another cluster. Start "
+            "a new process, and call this first."
+        )
+
+
+def _check_same_devices(cluster: Cluster, own: tuple[str, ...]) -> None:
+    """Raise `InputError` on all workers unless each has as many devices, and of one kind.
+
+    TensorFlow takes it for granted, and nothing can be gathered until it is so.
+    """
+    store, wait = eager.context(), int(1000 * SECONDS_TO_COME)
+    with Replicas(own, cluster=cluster).watched("start all workers again"):
+        store.set_config_key_value(f"devices/{cluster.index}", " and ".join(own))
+        told = [store.get_config_key_value(f"devices/{index}", timeout_in_ms=wait)
+                for index in range(len(cluster.workers))]  # fmt: skip
+    for index, found in enumerate(told):
+        if found != told[0]:
+            raise InputError(
+                f"`cluster` must have workers with as many GPUs each, or none. Received: "
+                f"{cluster.name(index)} with {found}, {cluster.name(0)} with {told[0]}. Let "
+                "CUDA_VISIBLE_DEVICES name as many for each."
+            )
+
+
+def _local_devices(strategy: tf.distribute.Strategy) -> tuple[str, ...]:
+    local = strategy.extended.worker_devices
+    return tuple(":".join(name.split(":")[-2:]) for name in local)

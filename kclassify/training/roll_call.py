@@ -6,8 +6,9 @@ and does not say for which.
 
 import socket
 import time
+from typing import cast
 
-from kclassify.checks import InputError
+from kclassify.checks import InputError, parse_address
 from kclassify.training.cluster import Cluster
 
 # How long a worker waits for the others to come.
@@ -71,5 +72,5 @@ def _answers(address: str) -> bool:
 
 
 def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    return host, int(port)
+    # Those of a cluster are checked.
+    return cast(tuple[str, int], parse_address(text))

@@ -87,6 +87,18 @@ def check_same_work(replicas: Replicas, told: Mapping[str, Any]) -> None:
                 )
 
 
+def check_same_policy(replicas: Replicas, policy: str) -> None:
+    """Raise `InputError` on all where processors choose other dtypes by themselves."""
+    everyone = replicas.gather(policy)
+    for index, found in enumerate(everyone):
+        if found != everyone[0]:
+            raise InputError(
+                f"`mixed_precision` must come to the same on all workers. Received: {found} for "
+                f"{_name(replicas, index)}, {everyone[0]} for the chief, whose processor is "
+                "another. Give each mixed_precision=False, or take machines of one kind."
+            )
+
+
 def check_same_weights(hashes: Sequence[str]) -> None:
     """Raise `VerificationError` unless all workers ended with the weights of the chief."""
     different = [str(index) for index, one in enumerate(hashes) if one != hashes[0]]

@@ -27,6 +27,7 @@ from kclassify.parsing import parse
 from kclassify.reporting.settings import commands
 from kclassify.reporting.tables import read_tables
 from kclassify.runs import Run
+from kclassify.training.cluster import Cluster
 
 import keras  # isort: skip
 
@@ -98,6 +99,12 @@ def test_nothing_of_the_parents_is_changed(parent):
     before = {path.name: path.stat().st_mtime_ns for path in parent.path.iterdir()}
     made(parent, "prune")
     assert before == {path.name: path.stat().st_mtime_ns for path in parent.path.iterdir()}
+
+
+def test_several_workers_are_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", Cluster(("a:1", "b:1"), 0).config)
+    with pytest.raises(InputError, match="`TF_CONFIG` must be unset for compress"):
+        kclassify.compress("no such run")
 
 
 def test_the_same_call_again_finds_it_finished(parent, finished, capsys):

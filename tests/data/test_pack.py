@@ -186,6 +186,15 @@ def test_other_data_is_refused(image_folder, tiny_arrays):
         pack(image_folder, on_error="skip")
 
 
+def test_what_fit_would_refuse_is_not_packed(tiny_arrays, tmp_path):
+    images, labels = tiny_arrays
+    known = labels != 2
+    data = {"train": (images[known], labels[known]), "test": (images, labels)}
+    with pytest.raises(InputError, match=r"every class in train. Received: '2' in test alone"):
+        pack(data)
+    assert not (tmp_path / "packed").exists()
+
+
 def test_a_folder_of_something_else_is_left_alone(tiny_arrays, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("dear")

@@ -112,6 +112,17 @@ def test_as_trained_spreads_soft_labels(labelled, config):
     assert examples.labels.tolist() == [[0.75, 0, 0.25], [0, 0, 1]]
 
 
+def test_a_class_with_a_share_of_soft_labels_is_trained(labelled, config):
+    images, _ = labelled(4)
+    train = [[0.6, 0.0, 0.4], [0.1, 0.6, 0.3], [0.5, 0.5, 0.0], [0.2, 0.8, 0.0]]
+    data = {"train": (images, train), "validation": (images[:2], [[0.1, 0.2, 0.7], [1, 0, 0]]),
+            "test": (images[2:], train[:2])}  # fmt: skip
+    assert prepared(data, config).num_classes == 3
+    data["train"] = (images, [[0.6, 0.4, 0.0]] * 4)
+    with pytest.raises(InputError, match=r"every class in train. Received: '2' in validation"):
+        prepared(data, config)
+
+
 def test_a_class_that_is_only_measured_is_refused(tiny_arrays):
     images, labels = tiny_arrays
     names = np.array(["cat", "dog", "Cat"])[labels]

@@ -239,6 +239,24 @@ def test_a_set_that_changed_leaves_the_old_copy_alone(tiny_arrays, image_folder,
     assert copied(URL, FitConfig()) == new
 
 
+@pytest.mark.parametrize("missing", [[], ["labels-test.npy"]])
+def test_a_second_copy_is_made_whole_too(tiny_arrays, image_folder, elsewhere, missing):
+    import fsspec
+
+    pack(tiny_arrays)
+    elsewhere()
+    first = copied(URL, FitConfig())
+    fsspec.filesystem("memory").rm("bucket/pets", recursive=True)
+    pack(image_folder, data_dir="other-copies")
+    second = copied(URL, FitConfig())
+    before = contents(second)
+    (second / MANIFEST).write_bytes(before[MANIFEST][:100])
+    for name in missing:
+        (second / name).unlink()
+    assert copied(URL, FitConfig()) == second != first
+    assert contents(second) == before
+
+
 @pytest.mark.parametrize("sent", [0, 1, 5, 18])
 def test_a_pack_that_broke_off_leaves_no_set_and_goes_on(tiny_arrays, elsewhere, objects, sent):
     pack(tiny_arrays, "pets")

@@ -13,6 +13,7 @@ from kclassify.data.spec import FileImages
 from kclassify.evaluation import label_errors
 from kclassify.evaluation.label_errors import find_label_errors
 from kclassify.runs import Run
+from kclassify.training.cluster import Cluster
 
 NAMES = ("dark", "grey", "light")
 SMALL = FitConfig(batch_size=8)
@@ -85,6 +86,12 @@ def test_it_shows_itself(found):
     assert (none.estimated, none.pairs) == (0, [])
     assert "0 of 240 labels" in str(none)
     assert "most often" not in none.verdict
+
+
+def test_several_workers_are_refused_before_anything_is_trained(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", Cluster(("a:1", "b:1"), 0).config)
+    with pytest.raises(InputError, match="`TF_CONFIG` must be unset for find_label_errors"):
+        find_label_errors("no such data")
 
 
 def test_nobody_has_seen_the_images_that_it_is_asked_about(found, place):

@@ -6,6 +6,7 @@ import kclassify
 from kclassify.checks import InputError
 from kclassify.data.sources import load_source, prepare
 from kclassify.training import batch_size
+from kclassify.training.cluster import Cluster
 from kclassify.training.replicas import Replicas
 
 
@@ -99,13 +100,16 @@ def test_auto_gives_each_of_several_devices_as_much(tiny_arrays, monkeypatch):
 
 
 def test_each_worker_needs_memory_for_its_own_share(tiny_arrays, monkeypatch):
-    class Workers(Replicas):
-        workers = 4
+    def workers(addresses):
+        return Replicas(("CPU:0",), cluster=Cluster(tuple(addresses), 0))
 
     source, config = prepared(tiny_arrays, {"mixed_precision": False})
     session = batch_size.build_session(source, config)
     one = batch_size.bytes_per_image(session)
     monkeypatch.setattr(batch_size, "available_memory", lambda: 2 * one)
-    batch_size.check_batch_fits(replace(session, replicas=Workers(("CPU:0",))))
-    with pytest.raises(InputError, match="must be at most 2 for"):
-        batch_size.check_batch_fits(session)
+    apart = workers(f"machine{number}:4000" for number in range(4))
+    batch_size.check_batch_fits(replace(session, replicas=apart))
+    beside = workers(f"127.0.0.1:{4000 + number}" for number in range(4))
+    for replicas in (session.replicas, beside):
+        with pytest.raises(InputError, match="must be at most 2 for"):
+            batch_size.check_batch_fits(replace(session, replicas=replicas))

@@ -4,7 +4,7 @@ import re
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.training.cluster import Cluster, find_cluster
+from kclassify.training.cluster import Cluster, check_alone, find_cluster
 
 PAIR = ("10.0.0.1:4000", "10.0.0.2:4000")
 
@@ -54,6 +54,10 @@ def test_slurm_says_which_nodes_there_are(monkeypatch):
         ((PAIR[0], PAIR[0]), 0, "each worker once. Received: '10.0.0.1:4000', 2 times"),
         ("10.0.0.1,10.0.0.2:4000", 0, "host:port. Received: '10.0.0.1'"),
         ("a:0,b:1", 0, "host:port. Received: 'a:0'"),
+        ("a..b:4000,h:4000", 0, "host:port. Received: 'a..b:4000'"),
+        (5, 0, "host:port. Received: 5"),
+        ([1, 2], 0, "host:port. Received: 1"),
+        ("[::1]:4000,[::1]:4001", 0, "of IPv4, or names. Received: '[::1]:4000'"),
         (PAIR, None, "which of the 2 workers this process is, from 0 to 1. Received: None"),
         (PAIR, 2, "from 0 to 1. Received: 2"),
         (None, 1, "`worker` must be given with `cluster`"),
@@ -74,9 +78,27 @@ def test_mistakes_are_named(monkeypatch, cluster, worker, sentence):
         '{"cluster": {"ps": ["a:1"], "worker": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "evaluator", "index": 0}}',
         '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": 5}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": null}',
+        '{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": []}}',
+        '{"cluster": {"worker": [1]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": 5}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": 5}',
     ],
 )
 def test_a_variable_that_is_wrong_is_named(monkeypatch, text):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(InputError, match="`TF_CONFIG` must"):
         find_cluster(None, None)
+
+
+def test_what_one_process_does_is_refused_among_several(monkeypatch):
+    check_alone("compress")
+    monkeypatch.setenv("TF_CONFIG", Cluster(PAIR, 1).config)
+    with pytest.raises(InputError, match=r"`TF_CONFIG` must be unset for compress.* of 2 workers"):
+        check_alone("compress")
+
+
+def test_those_of_one_machine_are_neighbours():
+    assert Cluster(("a:1", "a:2", "b:1"), 1).neighbours == 2
+    assert Cluster(("a:1", "a:2", "b:1"), 2).neighbours == 1

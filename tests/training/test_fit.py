@@ -12,9 +12,14 @@ import kclassify
 from kclassify.checks import DivergedError, InputError
 from kclassify.config import FitConfig
 from kclassify.data.images import resize_images
+from kclassify.data.sources import load_source, prepare
 from kclassify.models.weights import weights_hash
 from kclassify.training.beginning import run_facts
 from kclassify.training.callbacks import BestWeights, StopOnNaN
+from kclassify.training.cluster import Cluster
+from kclassify.training.fit import Settled, _train
+from kclassify.training.place import taken_place
+from kclassify.training.replicas import Replicas
 
 SIZES = {"train": 60, "validation": 16, "test": 3}
 
@@ -328,6 +333,32 @@ def test_training_in_16_bits_is_kept_in_32(
     assert keras.config.dtype_policy().name == "float32"
     model = keras.saving.load_model(run.model_file, compile=False)
     assert {layer.dtype_policy.name for layer in model.layers} == {"float32"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("data_service", "grpc://127.0.0.1:9"), ("mixed_precision", True)]
+)
+def test_what_one_of_several_workers_refuses_the_others_are_told(
+    tiny_arrays, tmp_path, monkeypatch, name, value
+):
+    told = []
+
+    class Second(Replicas):
+        def gather(self, one):
+            told.append(one)
+            return [one, one]
+
+    monkeypatch.setattr("kclassify.runtime.processor_flags", lambda: {"avx2"})
+    config = FitConfig(batch_size=8, **{name: value})
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    settled = Settled(config, source, run_facts(tiny_arrays, "fast", config, source))
+    second = Second(("CPU:0",), cluster=Cluster(("a:1", "b:2"), 1))
+    with (
+        taken_place(tmp_path / "own", again="", began=0.0, verbose=False) as place,
+        pytest.raises(InputError, match=f"`{name}` must"),
+    ):
+        _train(place, tmp_path / "run", second, lambda _: settled, ())
+    assert str(told[-1]).startswith(f"`{name}` must")
 
 
 def test_an_operation_without_a_repeatable_kernel_is_named(tiny_arrays, tiny_options, monkeypatch):

@@ -90,7 +90,8 @@ def pids(folder):
 
 
 @pytest.mark.parametrize(
-    ("named", "seen"), [(None, ["-1", "-1"]), ("0,1,2", ["0,2", "1"]), ("0", ["0", "-1"])]
+    ("named", "seen"),
+    [(None, ["-1", "-1"]), ("-1", ["-1", "-1"]), ("0,1,2,3", ["0,2", "1,3"]), ("3,5", ["3", "5"])],
 )
 def test_no_gpu_is_seen_by_two_workers(monkeypatch, named, seen):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -98,6 +99,46 @@ def test_no_gpu_is_seen_by_two_workers(monkeypatch, named, seen):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
     workers = ("a:1", "b:1")
     assert [_gpus(Cluster(workers, index)) for index in range(2)] == seen
+
+
+@pytest.mark.parametrize("named", ["0", "0,1,2", "2,-1,3"])
+def test_gpus_that_cannot_be_shared_evenly_are_refused(monkeypatch, named):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    with pytest.raises(InputError, match=r"`CUDA_VISIBLE_DEVICES` must .* Name a multiple of 2"):
+        launch(["fit", "digits", "--run-dir", "x"], workers=2)
+
+
+class Started:
+    """A process that notes what comes to it, and then ends."""
+
+    def __init__(self):
+        self.signals, self.returncode = [], None
+
+    def poll(self):
+        return self.returncode
+
+    def send_signal(self, number):
+        self.signals.append(number)
+        self.returncode = 0
+
+    def kill(self):
+        self.returncode = -signal.SIGKILL
+
+    wait = poll
+
+
+def test_ctrl_c_while_they_start_reaches_those_that_were(monkeypatch):
+    first = Started()
+
+    def start(_, cluster):
+        if cluster.index:
+            raise KeyboardInterrupt
+        return first
+
+    monkeypatch.setattr("kclassify.training.launch._start", start)
+    with pytest.raises(KeyboardInterrupt):
+        launch(["fit", "digits", "--run-dir", "x"], workers=2)
+    assert first.signals == [signal.SIGINT]
 
 
 @pytest.mark.slow
@@ -161,14 +202,17 @@ def waiting_for_a_checkpoint(process, folder):
         (signal.SIGINT, 130, os.killpg),
         (signal.SIGINT, 130, os.kill),
         (signal.SIGTERM, 143, os.kill),
+        (signal.SIGHUP, -signal.SIGHUP, os.killpg),
+        (signal.SIGKILL, -signal.SIGKILL, os.kill),
     ],
-    ids=["terminal", "interrupt", "terminate"],
+    ids=["terminal", "interrupt", "terminate", "hangup", "killed"],
 )
 def test_the_launch_gives_its_workers_time_to_save(tmp_path, number, expected, send):
     folder = tmp_path / "run"
     process = started(2, folder, "--epochs", "200", start_new_session=True)
     waiting_for_a_checkpoint(process, folder)
-    # A terminal sends Ctrl-C to the whole group, a scheduler SIGTERM to one process.
+    # A terminal sends Ctrl-C to the whole group, SIGHUP too when it is closed, and a scheduler
+    # SIGTERM to one process.
     send(process.pid, number)
     code, shown = finished(process)
     assert code == expected, shown

@@ -14,6 +14,7 @@ from kclassify.training.together import (
     agreed,
     check_alike,
     check_options,
+    check_same_policy,
     check_same_weights,
     check_same_work,
     folder_of,
@@ -143,6 +144,14 @@ def test_other_arguments_are_named_by_worker(second):
     CHIEF[0] = told | {"batch_size": 8}
     with pytest.raises(InputError, match="`batch_size` must be the same for all workers"):
         check_same_work(second, told)
+
+
+def test_processors_that_choose_other_dtypes_are_named(second):
+    CHIEF[0] = "float32"
+    check_same_policy(second, "float32")
+    said = r"`mixed_precision` must .* mixed_bfloat16 for worker 1 \(b:2\), float32 for the chief"
+    with pytest.raises(InputError, match=said):
+        check_same_policy(second, "mixed_bfloat16")
 
 
 def test_other_weights_at_the_end_are_an_error():
