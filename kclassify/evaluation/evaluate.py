@@ -234,6 +234,7 @@ def _ready(
 
     And what the data is called and loaded by, where it is not the run's own.
     """
+    given = data
     run, data = with_own_data(run, data, verbose=verbose)
     if data is None and can_reload(run):
         # Once for both: the validation images calibrate what the others are predicted with.
@@ -241,7 +242,7 @@ def _ready(
     network = load_run_model(run)
     examples = examples_of(run, split=split, data=data, verbose=verbose)
     calibration = needed_calibration(run, tta, verbose=verbose)
-    other = {} if data is None else {"data": source_name(data), "reference": reference(data)}
+    other = {} if data is None else {"data": source_name(given), "reference": reference(given)}
     return network, examples, calibration, deciding_of(run, tta, *asked), other
 
 
