@@ -298,7 +298,7 @@ def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str |
 
 
 def _file(bench: Bench, network: Parent, run_dir: Path, scheme: str) -> Judged | None:
-    options = {"scheme": scheme, "max_drop": bench.max_drop}
+    options: dict[str, Any] = {"scheme": scheme, "max_drop": bench.max_drop}
     return _tried(bench, "quantize", network, run_dir=run_dir, **options)
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +141,9 @@ def read_predictions(run: Run, split: str) -> Predictions:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             names = tuple(stored["class_names"].tolist())
             # What earlier versions did not note has its default.
-            noted = {name: str(stored[name]) for name in ("tta", "pixels") if name in stored.files}
+            noted: dict[str, Any] = {
+                name: str(stored[name]) for name in ("tta", "pixels") if name in stored.files
+            }
             arrays = (stored["ids"], stored["labels"], stored["probabilities"])
             return Predictions(*arrays, names, **noted)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
