@@ -90,11 +90,11 @@ def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
 def _rate(session: Session, plan: Plan) -> str:
     """Return the learning rate of several devices, and by which rule it is theirs."""
     config = session.config
-    rises = not session.schedule.begin and config.schedule != "constant"
+    rises = config.schedule != "constant" and not session.schedule.begin
     rise = round(config.warmup * plan.steps) if rises else 0
     return (
-        f"rate      {config.learning_rate:g} after a warm-up of {rise:,} of {plan.steps:,} "
-        f"steps: those of one device, since `batch_size` is that of all {session.replicas.count}"
+        f"rate      {config.learning_rate:g} after a warm-up of {rise:,} of {plan.steps:,} steps: "
+        f"those of one device, since `batch_size` is that of all {session.replicas.count} together"
     )
 
 
