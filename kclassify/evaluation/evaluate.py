@@ -229,7 +229,7 @@ def _ready(
     tta: str,
     asked: tuple[float | None, float | None],
     verbose: bool,
-) -> tuple[keras.Model, Examples, Calibration | None, Deciding, dict[str, str | None]]:
+) -> tuple[keras.Model, Examples, Calibration | None, Deciding, dict[str, Any]]:
     """Return who predicts what, and what validation says of it; the run has that from then on.
 
     And what the data is called and loaded by, where it is not the run's own.
