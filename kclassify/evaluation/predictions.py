@@ -3,7 +3,7 @@
 import hashlib
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -140,12 +140,11 @@ def read_predictions(run: Run, split: str) -> Predictions:
         # Opened here, since np.load leaves a file open that is no whole archive.
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
             names = tuple(stored["class_names"].tolist())
-            # What earlier versions did not note has its default.
-            noted: dict[str, Any] = {
-                name: str(stored[name]) for name in ("tta", "pixels") if name in stored.files
-            }
             arrays = (stored["ids"], stored["labels"], stored["probabilities"])
-            return Predictions(*arrays, names, **noted)
+            # What earlier versions did not note.
+            tta, pixels = (str(stored[name]) if name in stored.files else missing
+                           for name, missing in (("tta", "none"), ("pixels", "")))  # fmt: skip
+            return Predictions(*arrays, names, tta, pixels)
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         kind = "which is damaged" if file.exists() else "which is not there"
         raise InputError(
