@@ -29,8 +29,7 @@ def check_service(address: str, source: Source) -> None:
         )
     try:
         socket.create_connection(place, timeout=_SECONDS_TO_ANSWER).close()
-    # A name that is none is a UnicodeError.
-    except (OSError, UnicodeError) as error:
+    except OSError as error:
         raise InputError(
             f"`data_service` must be where the dispatcher of a tf.data service answers. Received: "
             f"{address!r} ({error}). Start it, or leave `data_service` out."

@@ -78,7 +78,7 @@ def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
         f"note      only {plan.steps} steps in all, too few for most networks: raise `{length}` or "
         "lower `batch_size`"
     )
-    found = [_rate(session, plan)] * (session.replicas.count > 1)
+    found = [_rate(session, plan)] if session.replicas.count > 1 else []
     found += [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
     found += [f"note      a damaged checkpoint is passed over: {name}" for name in past.damaged]
     if past.checkpoint is not None:
@@ -89,11 +89,12 @@ def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
 
 def _rate(session: Session, plan: Plan) -> str:
     """Return the learning rate of several devices, and by which rule it is theirs."""
-    schedule = session.schedule
-    rise = 0 if schedule.begin else round(schedule.warmup * plan.steps)
+    config = session.config
+    rises = config.schedule != "constant" and not session.schedule.begin
+    rise = round(config.warmup * plan.steps) if rises else 0
     return (
-        f"rate      {schedule.learning_rate:g} after a warm-up of {rise:,} of {plan.steps:,} "
-        f"steps: those of one device, since `batch_size` is that of all {session.replicas.count}"
+        f"rate      {config.learning_rate:g} after a warm-up of {rise:,} of {plan.steps:,} steps: "
+        f"those of one device, since `batch_size` is that of all {session.replicas.count} together"
     )
 
 

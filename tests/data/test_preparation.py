@@ -118,7 +118,7 @@ def test_a_class_with_a_share_of_soft_labels_is_trained(labelled, config):
     data = {"train": (images, train), "validation": (images[:2], [[0.1, 0.2, 0.7], [1, 0, 0]]),
             "test": (images[2:], train[:2])}  # fmt: skip
     assert prepared(data, config).num_classes == 3
-    data["train"] = (images, [[0.6, 0.4, 0.0]] * 4)
+    data["train"] = (images, [[0.6, 0.4, 0.0], [0.4, 0.6, 0.0]] * 2)
     with pytest.raises(InputError, match=r"every class in train. Received: '2' in validation"):
         prepared(data, config)
 
