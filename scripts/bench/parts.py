@@ -1,6 +1,6 @@
 """What the parts of a training step are worth on a CPU: each is left out in turn.
 
-`whole` is `kclassify.fit` as it is, in float32. The others are the same with oneDNN off
+`whole` is `kclassify.fit` as it is, in float32. Its peers are the same with oneDNN off
 (TF_ENABLE_ONEDNN_OPTS=0), with Keras's own batch normalization of a dozen operations, with the
 autotuner of tf.data, and with XLA, whose first epoch compiles: `images_per_second` counts that,
 `steady_images_per_second` does not.

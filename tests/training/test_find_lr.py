@@ -69,7 +69,7 @@ def test_the_default_is_two_passes_within_limits(tiny_arrays, options, monkeypat
     assert found.table["learning_rate"].iloc[1] == pytest.approx(LOWEST * 1e7 ** (1 / 37))
 
 
-@pytest.mark.parametrize(("given", "expected"), [({}, 8), ({"batch_size": "auto"}, 1)])
+@pytest.mark.parametrize(("given", "expected"), [({}, 8), ({"batch_size": "auto"}, 8)])
 def test_few_images_have_the_batches_that_fit_takes(tiny_arrays, options, given, expected):
     del options["batch_size"]
     found = kclassify.find_lr(tiny_arrays, steps=20, preset="fast", **options, **given)
