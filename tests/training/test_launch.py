@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -209,7 +210,11 @@ def waiting_for_a_checkpoint(process, folder):
 )
 def test_the_launch_gives_its_workers_time_to_save(tmp_path, number, expected, send):
     folder = tmp_path / "run"
-    process = started(2, folder, "--epochs", "200", start_new_session=True)
+    process = started(
+        2, folder, "--epochs", "200", start_new_session=True,
+        # The tests themselves may run under nohup, and what is ignored is inherited.
+        preexec_fn=partial(signal.signal, signal.SIGHUP, signal.SIG_DFL),
+    )  # fmt: skip
     waiting_for_a_checkpoint(process, folder)
     # A terminal sends Ctrl-C to the whole group, SIGHUP too when it is closed, and a scheduler
     # SIGTERM to one process.
