@@ -282,7 +282,7 @@ def _not_narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: s
     """Measure the parent, a file of it, and one with kernels of low rank."""
     bench.begin()
     if scheme is not None:
-        _file(bench, bench.parent, folder / scheme, scheme)
+        _file(bench, bench.parent, folder, scheme, scheme)
     _tried(bench, "low_rank", bench.parent, folder=folder, **options)
 
 
@@ -293,13 +293,13 @@ def _narrower(bench: Bench, folder: Path, options: dict[str, Any], scheme: str |
         return False
     if scheme is not None:
         small = open_parent(made.run, data=None, verbose=bench.verbose)
-        _file(bench, small, folder / f"{made.run.path.name}-{scheme}", scheme)
+        _file(bench, small, folder, f"{made.run.path.name}-{scheme}", scheme)
     return True
 
 
-def _file(bench: Bench, network: Parent, run_dir: Path, scheme: str) -> Judged | None:
+def _file(bench: Bench, network: Parent, folder: Path, name: str, scheme: str) -> Judged | None:
     options: dict[str, Any] = {"scheme": scheme, "max_drop": bench.max_drop}
-    return _tried(bench, "quantize", network, run_dir=run_dir, **options)
+    return _tried(bench, "quantize", network, folder=folder, name=name, **options)
 
 
 def _tried(
@@ -307,15 +307,15 @@ def _tried(
     technique: str,
     network: Parent,
     *,
-    run_dir: Path | None = None,
-    folder: Path | None = None,
+    folder: Path,
+    name: str | None = None,
     **options: Any,
 ) -> Judged | None:
-    """Try a technique on a network, or say why it is left out."""
+    """Try a technique on a network, or say why it is left out; `name` is one for the run."""
     recipe = None
     try:
         recipe = TECHNIQUES[technique](network, **options)
-        place = run_dir or (folder or Path()) / recipe.name
+        place = folder / (name or recipe.name)
         made = produce(network, recipe, run_dir=place, verbose=bench.verbose)
     except InputError as error:
         # Another kind of refusal is of the folder, and ends the search.

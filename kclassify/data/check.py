@@ -11,7 +11,7 @@ import pandas as pd
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig, resolve
-from kclassify.data.files import FORMAT_SUFFIXES, Inspection, inspect_files
+from kclassify.data.files import FORMAT_SUFFIXES, IMAGE_SUFFIXES, Inspection, inspect_files
 from kclassify.data.look_alikes import look_alikes
 from kclassify.data.looks import Looks, look_at
 from kclassify.data.sources import default_preset, load_source
@@ -206,7 +206,8 @@ def _file_findings(source: Source) -> list[Finding]:
 
 
 def _misnamed(path: str, found: Inspection) -> bool:
-    return not path.lower().endswith(FORMAT_SUFFIXES[found.format])
+    name = path.lower()
+    return name.endswith(IMAGE_SUFFIXES) and not name.endswith(FORMAT_SUFFIXES[found.format])
 
 
 def _turned(_: str, found: Inspection) -> bool:

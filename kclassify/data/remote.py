@@ -7,19 +7,17 @@ A set is sent file by file, its manifest last: without that there is no set. Mea
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from kclassify.atomic import file_hash, replacing
-from kclassify.checks import InputError, check_place, make_folder
+from kclassify.checks import InputError, check_place
 from kclassify.config import FitConfig
+from kclassify.data.cache import alone, cache_root
 from kclassify.data.packed import (
     BEGUN,
     MANIFEST,
@@ -73,10 +71,8 @@ def url_name(url: str) -> str:
 
 def copy_folder(url: str, config: FitConfig) -> Path:
     """Return where the copy of a packed set is, or will be."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    root = Path(config.data_dir) if config.data_dir else cache / "kclassify" / "packed"
-    # The workers of a data service may have another working directory.
-    return root.absolute() / f"{url_name(url)}-{_short_hash(os.fsencode(url))}"
+    name = f"{url_name(url)}-{_short_hash(os.fsencode(url))}"
+    return cache_root(config, within="packed") / name
 
 
 def load(reference: str | os.PathLike[str], config: FitConfig) -> Source:
@@ -108,7 +104,7 @@ def copied(url: str, config: FitConfig) -> Path:
     missing = _missing(folder, files)
     if missing or not _holds(folder, content):
         check_place("data_dir", folder)
-        with _alone(folder, url):
+        with alone(folder, f"copies {url!r}"):
             if _folder_of(content, copy_folder(url, config)) != folder:
                 # Another process has fetched what was there before.
                 return copied(url, config)
@@ -141,7 +137,7 @@ def uploaded(folder: Path, url: str, *, verbose: bool = True) -> None:
     store = Store.of("out", url)
     again = "Run the same command again: what was packed and sent is kept."
     with (
-        _alone(folder, url),
+        alone(folder, f"copies {url!r}"),
         named("`out` must be a URL that can be written to until all is there.", url, again),
     ):
         there = store.sizes()
@@ -202,22 +198,6 @@ def _each(
     finally:
         pool.shutdown(cancel_futures=True)
         bar.close()
-
-
-@contextmanager
-def _alone(folder: Path, url: str) -> Iterator[None]:
-    """Wait until no other process fetches into `folder` or sends what it holds."""
-    make_folder("data_dir", folder, exist_ok=True)
-    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"kclassify: waiting for another process, which copies {url!r}", file=sys.stderr)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _fetch(store: Store, path: Path, sha256: str) -> None:

@@ -1,6 +1,5 @@
 """The images of a TFDS dataset that memory should not hold: unpacked once, read as files are."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from tqdm import tqdm
 from kclassify.atomic import appearing
 from kclassify.checks import check_place
 from kclassify.config import FitConfig
+from kclassify.data.cache import alone, cache_root
 from kclassify.data.spec import SPLIT_NAMES, Examples, FileImages
 
 LABELS = "labels.npy"
@@ -34,11 +34,12 @@ def unpacked(builder: Any, name: str, split: str, config: FitConfig) -> Examples
         StorageError: the disk is full; nothing is left of the split.
     """
     height, width, channels = builder.info.features["image"].shape
-    folder = _folder(builder, config) / split
+    # Name, configuration and version.
+    folder = cache_root(config) / "tfds-images" / builder.info.full_name / split
     if not folder.is_dir():
         check_place("data_dir", folder)
-        with appearing(folder) as beside:
-            _unpack(builder, split, beside, told=folder)
+        with alone(folder, f"unpacks {name!r}"):
+            _unpack_into(folder, builder, split)
     labels = np.load(folder / LABELS)
     images = FileImages(
         np.array([str(_file(folder, index)) for index in range(len(labels))], np.str_),
@@ -62,15 +63,16 @@ def in_order(builder: Any, split: str) -> Any:
     )
 
 
-def _folder(builder: Any, config: FitConfig) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kclassify"
-    root = Path(config.data_dir) if config.data_dir else cache
-    # Name, configuration and version.
-    return root.absolute() / "tfds-images" / builder.info.full_name
-
-
 def _file(folder: Path, index: int) -> Path:
     return folder / f"{index // IN_A_FOLDER:06d}" / f"{index:09d}.image"
+
+
+def _unpack_into(folder: Path, builder: Any, split: str) -> None:
+    if folder.is_dir():
+        # Another process did, which was waited for.
+        return
+    with appearing(folder) as beside:
+        _unpack(builder, split, beside, told=folder)
 
 
 def _unpack(builder: Any, split: str, beside: Path, *, told: Path) -> None:

@@ -29,7 +29,8 @@ MEASURING_SHARE, MEASURING_SECONDS, MEASURED_CALLS = 0.03, 5.0, 4
 FINISHING_SECONDS = 1.0
 # A step forward alone takes about a third of one that learns.
 FORWARD_SHARE = 1 / 3
-# Wide layers use a machine better than those of the smallest preset, up to so many times.
+# Wide layers may use a machine better than those of the smallest preset. What would take more than
+# so many times the time that there is, by their arithmetic alone, is not measured.
 WIDTH_GAIN = 2.0
 # Room for a machine that turns out faster than it was measured; the passes are made as they come.
 ROOM = 50

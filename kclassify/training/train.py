@@ -112,6 +112,9 @@ def _explained(session: Session) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
+        # A full disk is one too.
+        if "alloc" not in str(error.message):
+            raise
         raise out_of_memory(session, error) from error
     except tf.errors.UnimplementedError as error:
         if not session.config.deterministic:

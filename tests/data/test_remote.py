@@ -518,7 +518,7 @@ def test_a_set_that_another_process_fetches_meanwhile_is_not_written_over(
 ):
     pack(tiny_arrays)
     elsewhere()
-    older, alone = copy_folder(URL, FitConfig()), remote._alone
+    older, alone = copy_folder(URL, FitConfig()), remote.alone
 
     @contextmanager
     def after_another(folder, url):
@@ -527,7 +527,7 @@ def test_a_set_that_another_process_fetches_meanwhile_is_not_written_over(
                 (folder / MANIFEST).write_text("that of an older set")
             yield
 
-    monkeypatch.setattr(remote, "_alone", after_another)
+    monkeypatch.setattr(remote, "alone", after_another)
     folder = copied(URL, FitConfig())
     assert folder != older
     assert contents(older) == {MANIFEST: b"that of an older set"}

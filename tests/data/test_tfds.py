@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import requests
@@ -12,6 +14,7 @@ from kclassify.data.preparation import prepare
 from kclassify.data.sources import load_source, source_name
 from kclassify.data.spec import FileImages
 from kclassify.data.tfds import load
+from kclassify.data.tfds_files import _unpack_into
 
 
 class TinyShapes(tfds.core.GeneratorBasedBuilder):
@@ -141,6 +144,21 @@ def test_images_past_the_memory_budget_are_unpacked_once(local, monkeypatch):
             assert files.ids.tolist() == part.ids.tolist()
             assert files.labels.tolist() == part.labels.tolist()
             assert np.array_equal(first_images(files, 4), part.images)
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_another_process_has_unpacked_meanwhile_is_taken(local, monkeypatch):
+    little = local.replace(memory_budget="100KB")
+    load_source("tfds:tiny_shapes", little)
+    folder = next(tmp for tmp in (Path(local.data_dir) / "tfds-images").rglob("train"))
+    monkeypatch.setattr("kclassify.data.tfds_files._unpack", None)
+    _unpack_into(folder, None, "train")
+
+
+@pytest.mark.filterwarnings("default")
+def test_unpacked_files_are_not_named_for_another_format(local):
+    found = kclassify.check("tfds:tiny_shapes", data_dir=local.data_dir, memory_budget="100KB")
+    assert "file name" not in {finding.kind for finding in found.findings}
 
 
 @pytest.mark.filterwarnings("default")
