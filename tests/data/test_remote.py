@@ -524,6 +524,7 @@ def test_a_set_that_another_process_fetches_meanwhile_is_not_written_over(
     def after_another(folder, url):
         with alone(folder, url):
             if folder == older:
+                folder.mkdir(exist_ok=True)
                 (folder / MANIFEST).write_text("that of an older set")
             yield
 
