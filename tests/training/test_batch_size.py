@@ -60,6 +60,18 @@ def test_a_step_without_memory_is_a_sentence(tiny_arrays, tiny_options, monkeypa
         kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": 8})
 
 
+def test_a_disk_that_is_full_is_not_taken_for_memory(tiny_arrays, tiny_options, monkeypatch):
+    import keras
+    import tensorflow as tf
+
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "x; No space left on device")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        kclassify.fit(tiny_arrays, run_dir="r", **tiny_options)
+
+
 @pytest.mark.parametrize(
     ("files", "left"),
     [
