@@ -80,6 +80,10 @@ class FitConfig:
     progressive: tuple[float, ...] | None = option(
         None, "shares of the images' size for equal parts of the steps, such as 0.5,0.75,1"
     )
+    skip_learned: float | None = option(
+        None, "share of the images, those with the smallest last loss, in whose place the others "
+        "come twice, such as 0.3"
+    )  # fmt: skip
     ema: float | None = option(None, "decay of the averaged weights that are kept, such as 0.99")
     gradient_clip: float | None = option(None, "largest global norm of the gradient")
     weight_clip: float | None = option(None, "largest absolute value of a kernel's weight")
@@ -286,6 +290,11 @@ def _check_training_numbers(config: FitConfig) -> None:
         if value is not None or name != "ema":
             ok = 0 <= _number(value) < 1
             check_number(name, value, expected="at least 0 and below 1", ok=ok)
+    if config.skip_learned is not None:
+        check_number(
+            "skip_learned", config.skip_learned, expected="above 0 and below 1",
+            ok=0 < _number(config.skip_learned) < 1,
+        )  # fmt: skip
     for name in ("early_stopping", "threads"):
         value = getattr(config, name)
         ok = value is None or is_whole(value, least=1)

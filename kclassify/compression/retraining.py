@@ -85,7 +85,7 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
         InputError: a name or a value that is none.
     """
     config = parent.config.replace(
-        progressive=None, ema=None, time_budget=None, data_service=None,
+        progressive=None, skip_learned=None, ema=None, time_budget=None, data_service=None,
         device="auto", devices=None, epochs=_default_epochs(parent),
     )  # fmt: skip
     own = {name: value for name, value in options.items() if name not in ("teacher", *LESSON)}

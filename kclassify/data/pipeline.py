@@ -8,6 +8,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
+from kclassify.data.selection import Selection
 from kclassify.data.spec import WHOLE, Examples, FileImages, PackedImages, Share
 
 runtime.prepare()
@@ -37,6 +38,7 @@ def train_dataset(
     start: int = 0,
     share: Share = WHOLE,
     service: str | None = None,
+    selection: Selection | None = None,
 ) -> tf.data.Dataset:
     """Return all the batches of a training, one epoch after another.
 
@@ -58,6 +60,7 @@ def train_dataset(
         share: which part of every batch to make; together the parts are the whole, to the bit.
             Of packed images each is a part of the epoch of its own: see `shuffled_batches`.
         service: the address of a tf.data service whose workers make the batches, see `served`.
+        selection: what every epoch shows, where it is not all images; not of packed ones.
 
     Returns:
         A dataset of ``epochs * (len(examples) // batch_size) - start`` pairs: uint8 images
@@ -81,7 +84,7 @@ def train_dataset(
         )
     # What mixes images of a batch must see all of it.
     seen = WHOLE if augmentation in MIXING else share
-    order = _Order(len(examples), batch_size=batch_size, seed=seed, share=seen)
+    order = _Order(len(examples), batch_size=batch_size, seed=seed, share=seen, selection=selection)
     if isinstance(examples.images, PackedImages):
         batches = shuffled_batches(
             examples.images, batch_size=batch_size, epochs=epochs, seed=seed, start=start,
@@ -102,23 +105,32 @@ def train_dataset(
 class _Order:
     """Which images a share of a step's batch takes, and which of them are mirrored."""
 
-    def __init__(self, count: int, *, batch_size: int, seed: int, share: Share):
+    def __init__(
+        self, count: int, *, batch_size: int, seed: int, share: Share, selection: Selection | None
+    ):
         self.count, self.batch_size, self.seed, self.share = count, batch_size, seed, share
         self.part = batch_size // share.count
         self.steps = count // batch_size
+        self.selection = selection
         with tf.device("CPU:0"):
             self.coins = tf.random.stateless_uniform((count,), (seed, 0)) < 0.5
+            self.selected = tf.constant(selection.indices) if selection else None
 
     def chosen(self, step: tf.Tensor, within: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return which images the places `within` the share take, and whether mirrored."""
         positions = step * self.batch_size + self.share.index * self.part + within
-        indices = _shuffled(positions, self.count, self.steps * self.batch_size, self.seed)
-        return indices, self.mirrored(step, indices)
+        used = self.steps * self.batch_size
+        if self.selection is None:
+            indices = _shuffled(positions, self.count, used, self.seed)
+            return indices, self.mirrored(step, indices)
+        places = positions % used
+        indices = tf.gather(self.selected, places)
+        return indices, self.mirrored(step, indices, again=places // self.selection.shown)
 
-    def mirrored(self, step: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-        """Return which of a step's images are mirrored."""
-        odd_epoch = step // self.steps % 2 == 1
-        return tf.gather(self.coins, indices) != odd_epoch
+    def mirrored(self, step: tf.Tensor, indices: tf.Tensor, *, again: object = 0) -> tf.Tensor:
+        """Return which of a step's images are mirrored; what comes again is so the other way."""
+        odd = (step // self.steps + again) % 2 == 1
+        return tf.gather(self.coins, indices) != odd
 
 
 def _gathered(
@@ -319,6 +331,14 @@ def _shuffled(positions: tf.Tensor, count: int, used: int, seed: int) -> tf.Tens
     return tf.random.experimental.index_shuffle(
         positions % used, seed=key, max_index=tf.constant(count - 1, tf.int64)
     )
+
+
+def epoch_order(count: int, *, batch_size: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the images of an epoch of `train_dataset` in its order, where all are shown."""
+    used = count // batch_size * batch_size
+    with tf.device("CPU:0"):
+        positions = epoch * used + tf.range(used, dtype=tf.int64)
+        return _shuffled(positions, count, used, seed).numpy()
 
 
 def _batch_reader(images: object, labels: Labels):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
@@ -101,6 +102,7 @@ def _page(tables: RunTables) -> dict[str, Any]:
         "run": tables,
         "config": tables.manifest["config"],
         "curves": learning_curves(tables.history, best_epoch=tables.summary["best_epoch"]),
+        "left_out": _left_out(tables.history),
         "confusion": confusion_figure(tables.confusion, tables.class_names) if few else None,
         "classes": _classes(tables),
         "gallery": [(mistake, _png(mistake.image)) for mistake in tables.mistakes],
@@ -110,6 +112,15 @@ def _page(tables: RunTables) -> dict[str, Any]:
         "most_skipped": MOST_SKIPPED,
         "sections": [_section(name, tables) for name in SECTIONS],
     }
+
+
+def _left_out(history: pd.DataFrame) -> str | None:
+    """Say since when images were left out of the epochs; None where none were."""
+    if "left_out" not in history or not history["left_out"].any():
+        return None
+    since = history.loc[history["left_out"] > 0, "epoch"].min()
+    share = history["left_out"].max()
+    return f"from epoch {since} on without the {share:.0%} that were known best"
 
 
 def _section(name: str, tables: RunTables) -> Section:

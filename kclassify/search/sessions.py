@@ -18,8 +18,8 @@ from kclassify.training.time_budget import measure_pace  # noqa: E402
 # What the graph of a step is made from; another value of anything else runs the same graph.
 STRUCTURE = (
     "model", "model_args", "batch_size", "optimizer", "schedule", "loss", "class_weights",
-    "progressive", "ema", "gradient_clip", "weight_clip", "mixed_precision", "device",
-    "deterministic",
+    "progressive", "skip_learned", "ema", "gradient_clip", "weight_clip", "mixed_precision",
+    "device", "deterministic",
 )  # fmt: skip
 
 

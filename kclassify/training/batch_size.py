@@ -21,6 +21,7 @@ from kclassify.scaling import (  # noqa: E402
     scaled_to,
     without_auto,
 )
+from kclassify.training.learned import check_skipping  # noqa: E402
 from kclassify.training.replicas import of_this_process  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
@@ -53,6 +54,8 @@ def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> Fi
     """
     given = without_auto(options)
     settings = resolve(preset, given)
+    if given.get("skip_learned") is not None:
+        check_skipping(settings, source)
     if options.get("batch_size") == "auto":
         return largest_batch(source, settings, given=given)
     return for_few_images(settings, len(source.splits["train"]), given=given)

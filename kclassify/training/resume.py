@@ -156,6 +156,8 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         self.stop = stop
         self.every = parse_duration("checkpoint_every", session.config.checkpoint_every)
         self.start = start
+        # What the next call of `fit` begins with.
+        self.arrays = start.arrays if start else None
         position: dict[str, Any] = (
             start.facts if start else {"epoch": 0, "step": 0, "stopped": False}
         )
@@ -172,7 +174,9 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
     @property
     def leg(self) -> dict[str, int]:
         """What the next call of Keras's `fit` trains, as its arguments."""
-        last = self.epoch + 1 if self.step else self.plan.epochs
+        # Which images an epoch shows is known at the end of the one before.
+        alone = self.step or self.session.seen
+        last = self.epoch + 1 if alone else self.plan.epochs
         steps = self.session.steps - self.step
         return {"initial_epoch": self.epoch, "epochs": last, "steps_per_epoch": steps}
 
@@ -200,10 +204,10 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
     def on_epoch_begin(self, epoch, logs=None):
         """Begin with what is to be gone on from, now that Keras has reset its metrics."""
         self.first = self.step
-        if self.start is not None:
-            set_model_arrays(self.model, self.start.arrays)
+        if self.arrays is not None:
+            set_model_arrays(self.model, self.arrays)
             self.set_states()
-            self.start = None
+            self.start = self.arrays = None
         if self.step == 0:
             # After an epoch they are those of its validation.
             self.model.reset_metrics()
@@ -262,8 +266,9 @@ class ResumableCallbacks(keras.callbacks.CallbackList):
         self.saved = time.perf_counter()
         if self.stopping and not self.ended:
             raise Stopped
-        # The next call of `fit` begins as a process would that goes on from here.
-        self.start = checkpoint if self.first and self.step == 0 else None
+        # At the end of `fit` Keras puts the averages of the weights in their place.
+        last = self.step == 0 and (self.first or self.session.seen)
+        self.arrays = checkpoint.arrays if last else None
 
     def _checkpoint(self) -> Checkpoint:
         states, arrays = callback_states(self.callbacks)

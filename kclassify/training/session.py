@@ -8,6 +8,7 @@ from functools import partial
 from kclassify import runtime
 from kclassify.checks import InputError
 from kclassify.config import FitConfig
+from kclassify.data.selection import Selection
 from kclassify.data.spec import Examples, PackedImages, Share, Source
 from kclassify.models.registry import build_model
 
@@ -24,6 +25,7 @@ from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import has_whitening, set_whitening  # noqa: E402
 from kclassify.training.dials import Dials, build_dials  # noqa: E402
+from kclassify.training.learned import SeenLosses, Watched, why_not  # noqa: E402
 from kclassify.training.losses import build_loss  # noqa: E402
 from kclassify.training.optimizers import (  # noqa: E402
     build_optimizer,
@@ -76,6 +78,7 @@ class Session:
         steps: steps of one pass over the training images.
         soft: whether labels are `(batch_size, num_classes)`.
         dials: the numbers that can be changed without compiling again.
+        seen: the losses of an epoch's images, where they are noted.
         beside: callbacks that change the network as it is trained, called before it is judged.
     """
 
@@ -89,6 +92,7 @@ class Session:
     steps: int
     soft: bool
     dials: Dials = field(default_factory=dict)
+    seen: SeenLosses | None = None
     beside: tuple[keras.callbacks.Callback, ...] = ()
 
     @property
@@ -144,14 +148,25 @@ def build_session(
             training_form, policy=policy, any_size=config.progressive is not None
         )
         trained = form(network)
-        model = start.around(trained) if start.around else trained
+        seen = _seen_losses(source, config, replicas)
+        whole = start.around(trained) if start.around else trained
+        model = Watched(whole, seen=seen) if seen else whole
         planned = build_schedule(config, total_steps=steps * config.epochs, begin=start.begin)
     soft = config.augmentation in MIXING or source.splits["train"].soft
-    session = Session(network, trained, model, planned, config, replicas, policy, steps, soft)
+    session = Session(
+        network, trained, model, planned, config, replicas, policy, steps, soft, seen=seen
+    )
     with replicas.scope():
         _compile(session, source, schedule=schedule or planned)
         _make_variables(session, source)
     return session
+
+
+def _seen_losses(source: Source, config: FitConfig, replicas: Replicas) -> SeenLosses | None:
+    if config.skip_learned is None or why_not(config, source):
+        return None
+    size = config.batch_size
+    return SeenLosses(replicas, steps=len(source.splits["train"]) // size, batch_size=size)
 
 
 def _check_shares(config: FitConfig, source: Source, replicas: Replicas) -> None:
@@ -272,6 +287,7 @@ def train_batches(
     steps: int = 1,
     start: int = 0,
     scales: tuple[float, ...] | None = None,
+    selection: Selection | None = None,
 ) -> tf.data.Dataset:
     """Return the batches of `epochs` passes, on the session's device.
 
@@ -282,6 +298,7 @@ def train_batches(
         steps: of the whole training, of which each size of growing images has an equal part.
         start: how many steps have been made; their batches are left out.
         scales: the sizes, where they are not the configuration's.
+        selection: the images of an epoch, where it has not all.
     """
     config, examples = session.config, training_examples(session, source)
 
@@ -296,6 +313,7 @@ def train_batches(
             num_classes=source.num_classes if session.soft else None,
             share=share,
             service=config.data_service,
+            selection=selection,
         )
         if config.progressive is None:
             return dataset

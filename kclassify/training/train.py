@@ -26,6 +26,7 @@ from kclassify.training.callbacks import (  # noqa: E402
     StopOnNaN,
     ValidationSize,
 )
+from kclassify.training.learned import SkipLearned  # noqa: E402
 from kclassify.training.resume import Past, ResumableCallbacks, Stopped  # noqa: E402
 from kclassify.training.session import (  # noqa: E402
     Session,
@@ -66,7 +67,8 @@ def train(
     best = BestWeights(session.trained, patience=session.config.early_stopping)
     nan = StopOnNaN()
     sizes = _sizes(session, plan)
-    ours = _callbacks(run, session, [*sizes, *session.beside, nan, best])
+    skipping = _skipping(session, source)
+    ours = _callbacks(run, session, [*sizes, *skipping, *session.beside, nan, best])
     with stop_requests(end) as stop:
         resumable = ResumableCallbacks(
             [*ours, *callbacks], run=run, session=session, plan=plan, stop=stop,
@@ -74,7 +76,10 @@ def train(
             facts={"manifest": facts, "packages": runtime.environment()["packages"]},
         )  # fmt: skip
         with suppress(Stopped), _explained(session):
-            _make_steps(source, session, resumable, stage=sizes[0].stage if sizes else None)
+            _make_steps(
+                source, session, resumable,
+                stage=sizes[0].stage if sizes else None, skipping=skipping[0] if skipping else None,
+            )  # fmt: skip
             finish(best, nan)
     if stop.signal is not None:
         raise Interrupted(stop.signal)
@@ -85,24 +90,36 @@ def train(
 
 
 def _make_steps(
-    source: Source, session: Session, callbacks: ResumableCallbacks, *, stage: tf.Variable | None
+    source: Source,
+    session: Session,
+    callbacks: ResumableCallbacks,
+    *,
+    stage: tf.Variable | None,
+    skipping: SkipLearned | None,
 ) -> None:
     """Train from where the callbacks are to the end."""
     plan = callbacks.plan
-    if callbacks.ended:
-        # All was trained before; what is left to do needs what the callbacks have found.
-        callbacks.set_states()
+    # What is left to do needs what the callbacks have found, and so do the batches.
+    callbacks.set_states()
     while not callbacks.ended:
-        start = callbacks.steps_done
+        start, leg = callbacks.steps_done, callbacks.leg
+        selection = skipping.selection(callbacks.epoch) if skipping else None
         with session.replicas.scope():
             session.model.fit(
-                train_batches(session, source, epochs=plan.epochs, steps=plan.steps, start=start),
+                train_batches(
+                    session,
+                    source,
+                    epochs=leg["epochs"],
+                    steps=plan.steps,
+                    start=start,
+                    selection=selection,
+                ),
                 validation_data=validation_batches(session, source, stage=stage),
                 # The order is the dataset's own, a function of seed and epoch.
                 shuffle=False,
                 callbacks=callbacks,
                 verbose=0,
-                **callbacks.leg,
+                **leg,
             )
 
 
@@ -130,6 +147,13 @@ def _explained(session: Session) -> Iterator[None]:
 def _sizes(session: Session, plan: Plan) -> list[ValidationSize]:
     scales = session.config.progressive
     return [ValidationSize(scales, steps=plan.steps)] if scales else []
+
+
+def _skipping(session: Session, source: Source) -> list[SkipLearned]:
+    if session.seen is None:
+        return []
+    images = len(source.splits["train"])
+    return [SkipLearned(session.config, images=images, seen=session.seen)]
 
 
 def _callbacks(

@@ -159,6 +159,15 @@ def test_test_time_augmentation_is_named_where_there_was_one(small_run):
         assert "--tta flip" in page
 
 
+def test_what_epochs_left_out_is_said_beside_their_curves(small_run):
+    assert "were shown" not in "".join(pages(small_run))
+    history = small_run.history
+    history["left_out"] = [0.0] * (len(history) - 1) + [0.3]
+    small_run.write(small_run.history_file, history)
+    said = f"were shown, from epoch {len(history)} on without the 30% that were known best."
+    assert all(said in page for page in pages(small_run))
+
+
 def test_every_figure_and_image_has_words(plain):
     html, _ = plain
     assert len(re.findall(r'<svg [^>]*role="img" aria-label="[^"]{20,}"', html)) == 4

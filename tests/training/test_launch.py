@@ -26,6 +26,8 @@ FIT = (
     "False",
     "--learning-rate",
     "0.01",
+    "--skip-learned",
+    "0.3",
 )
 
 

@@ -28,8 +28,8 @@ import kclassify
 rng = np.random.default_rng(0)
 images = rng.integers(0, 256, (200, 8, 8, 1), "uint8")
 labels = (images.mean(axis=(1, 2, 3)) > 127).astype(int)
-common = dict(epochs=2, batch_size=24, verbose=False, mixed_precision=False, gradient_clip=1.0,
-              model="convnet", depth=2, filters=8, learning_rate=0.02,
+common = dict(epochs=3, batch_size=24, verbose=False, mixed_precision=False, gradient_clip=1.0,
+              skip_learned=0.3, model="convnet", depth=2, filters=8, learning_rate=0.02,
               augmentation="flip_crop", progressive=(0.5, 1))
 rows, weights = {}, {}
 # Collectives know one size of group a process, so one number of devices.

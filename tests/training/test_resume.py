@@ -84,6 +84,30 @@ def test_after_a_power_cut_the_same_call_ends_with_the_same_weights(
     assert not list(run.path.rglob(".*"))
 
 
+@pytest.fixture(scope="module")
+def skipping(options):
+    """Nor is every epoch of the same images."""
+    return {**options, "skip_learned": 0.4, "progressive": (0.5, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed_skipping(tmp_path_factory, tiny_arrays, skipping):
+    path = tmp_path_factory.mktemp("skipping") / "r"
+    return outcome(kclassify.fit(tiny_arrays, run_dir=path, **skipping))
+
+
+@pytest.mark.parametrize("steps", [(1, 2 * STEPS), (2 * STEPS + 2,), (5, 3 * STEPS + 1, 4 * STEPS)])
+def test_what_is_left_out_stays_so_after_a_power_cut(
+    tiny_arrays, skipping, undisturbed, undisturbed_skipping, steps
+):
+    for step in steps:
+        with pytest.raises(PowerCut):
+            kclassify.fit(tiny_arrays, run_dir="r", callbacks=[Stopper(step, cut)], **skipping)
+    run = kclassify.fit(tiny_arrays, run_dir="r", **skipping)
+    assert outcome(run) == undisturbed_skipping
+    assert outcome(run) != undisturbed
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_finishes_the_step_and_saves_it(tiny_arrays, options, undisturbed, number, capsys):
     expected = KeyboardInterrupt if number == signal.SIGINT else SystemExit
