@@ -1,6 +1,7 @@
 import pytest
 
 import kclassify
+from kclassify.config import resolve
 from kclassify.scaling import for_few_images, scaled_to
 
 
@@ -33,3 +34,10 @@ def test_a_learning_rate_that_the_user_chose_is_not_scaled():
     config = kclassify.FitConfig(batch_size=256, learning_rate=0.05)
     found = for_few_images(config, 100, given={"learning_rate": 0.05})
     assert (found.batch_size, found.learning_rate) == (8, 0.05)
+
+
+@pytest.mark.parametrize(("images", "share"), [(45_000, 0.3), (30_000, 0.3), (29_999, None)])
+def test_of_few_images_none_is_left_out(images, share):
+    config = resolve("fast", {})
+    assert for_few_images(config, images, given=()).skip_learned == share
+    assert for_few_images(config, images, given={"skip_learned"}).skip_learned == 0.3

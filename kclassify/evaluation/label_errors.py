@@ -37,6 +37,8 @@ LEAST_IMAGES = 4
 MOST_PICTURES = 40
 MOST_PAIRS = 12
 MOST_SIDE = 64
+# Trained on twice, what is wrong is learned by heart.
+SHOWN = {"skip_learned": None}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def find_label_errors(
             new folder in ``saved_models/``.
         verbose: show each training.
         **config: `preset` and what else `fit` takes of each training, its `time_budget` too. By
-            default that of the run, unless a `preset` is given.
+            default that of the run, unless a `preset` is given, but with all images shown: the
+            ones with wrong labels are the last that `skip_learned` leaves out.
 
     Returns:
         A `LabelErrors`. Its table is ``label_errors.csv`` in the run, which has the ``.json`` and
@@ -177,8 +180,8 @@ def _recipe(data: Any, run: Run | None, config: dict[str, Any]) -> tuple[str, di
     options = dict(config)
     preset = options.pop("preset", None)
     if preset is None and run is not None:
-        return run.config["preset"], {**_options_of(run, options), **options}
-    return preset or default_preset(data), options
+        return run.config["preset"], {**_options_of(run, options), **SHOWN, **options}
+    return preset or default_preset(data), {**SHOWN, **options}
 
 
 def _options_of(run: Run, given: Mapping[str, Any]) -> dict[str, Any]:

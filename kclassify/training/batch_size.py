@@ -19,6 +19,7 @@ from kclassify.scaling import (  # noqa: E402
     SMALLEST_BATCH,
     for_few_images,
     scaled_to,
+    showing_all,
     without_auto,
 )
 from kclassify.training.learned import check_skipping  # noqa: E402
@@ -52,13 +53,14 @@ def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> Fi
             see `largest_batch`.
         source: the data, prepared.
     """
-    given = without_auto(options)
+    given, images = without_auto(options), len(source.splits["train"])
     settings = resolve(preset, given)
     if given.get("skip_learned") is not None:
         check_skipping(settings, source)
     if options.get("batch_size") == "auto":
+        settings = showing_all(settings, images, given=given)
         return largest_batch(source, settings, given=given)
-    return for_few_images(settings, len(source.splits["train"]), given=given)
+    return for_few_images(settings, images, given=given)
 
 
 def activation_bytes(model: keras.Model) -> int:

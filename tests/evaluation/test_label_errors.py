@@ -180,6 +180,8 @@ def test_a_run_gets_what_its_report_needs_and_lends_its_configuration(run, tiny_
         ({"time_budget": "9s"}, {"time_budget": "9s", "batch_size": 8}),
         ({"optimizer": "adam"}, {"optimizer": "adam", "learning_rate": 1e-3}),
         ({"preset": "digits"}, {"model_args": {"filters": 32, "depth": 2}, "epochs": 30}),
+        ({"preset": "fast"}, {"optimizer": "muon", "skip_learned": None}),
+        ({"skip_learned": 0.2}, {"epochs": 3, "skip_learned": 0.2}),
     ],
 )
 def test_options_change_the_configuration_of_the_run(run, tiny_arrays, given, expected):

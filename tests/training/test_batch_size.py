@@ -89,6 +89,8 @@ def test_a_control_group_has_left_what_it_may_take_still(tmp_path, files, left):
 def test_fit_takes_auto(tiny_arrays, tiny_options):
     run = kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, "batch_size": "auto"})
     assert run.config["config"]["batch_size"] == 8
+    # The preset's own is for many images.
+    assert run.config["config"]["skip_learned"] is None
 
 
 def test_a_learning_rate_that_the_user_chose_is_not_scaled_by_auto(tiny_arrays, monkeypatch):
