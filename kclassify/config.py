@@ -26,6 +26,8 @@ Optimizer = Literal[
 Schedule = Literal["constant", "step", "exponential", "cosine", "triangular"]
 Loss = Literal["cross_entropy", "focal"]
 Augmentation = Literal["none", "crop", "flip_crop", "cutout", "randaugment", "mixup", "cutmix"]
+# Those that mix images, and need float32 labels `(batch_size, num_classes)`.
+MIXING = ("mixup", "cutmix")
 OnError = Literal["raise", "skip"]
 
 

@@ -23,6 +23,7 @@ from kclassify.compression.distillation import (  # noqa: E402
     around_student,
     load_teacher,
 )
+from kclassify.training.learned import skipping_where_it_can  # noqa: E402
 from kclassify.training.place import Place, taken_place  # noqa: E402
 from kclassify.training.session import Session, Start, build_session  # noqa: E402
 
@@ -91,6 +92,7 @@ def retraining(parent: Parent, options: Mapping[str, Any]) -> Retraining:
     own = {name: value for name, value in options.items() if name not in ("teacher", *LESSON)}
     check_names(own)
     config = config.replace(**{**own_rate(own, before=config.optimizer), **own})
+    config = skipping_where_it_can(config, parent.source, given=own)
     share = 0.0 if "schedule" in own else _share_of(parent, config)
     return Retraining(config, share, *_teaching(parent, config, options), given=own)
 

@@ -124,8 +124,6 @@ AUGMENTATIONS: dict[str, tuple[Change, ...]] = {
 }
 # Those whose crop mirrors too, which `train_dataset` decides by the epoch.
 MIRRORING = ("flip_crop", "cutout", "randaugment", "mixup", "cutmix")
-# Those that need float32 labels `(batch_size, num_classes)`.
-MIXING = ("mixup", "cutmix")
 
 
 def _whole(images, seed, below: int, share: Share):

@@ -7,7 +7,7 @@ import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import check_choice
-from kclassify.config import DATA_FIELDS, Augmentation, FitConfig
+from kclassify.config import DATA_FIELDS, MIXING, Augmentation, FitConfig
 from kclassify.data.sources import load_source, prepare
 from kclassify.data.spec import Source
 
@@ -15,7 +15,6 @@ runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import eval_dataset, train_dataset  # noqa: E402
 
 

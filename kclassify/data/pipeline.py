@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
+from kclassify.config import MIXING
 from kclassify.data.selection import Selection
 from kclassify.data.spec import WHOLE, Examples, FileImages, PackedImages, Share
 
@@ -15,7 +17,7 @@ runtime.prepare()
 
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, MIXING, crop  # noqa: E402
+from kclassify.data.augmentation import AUGMENTATIONS, MIRRORING, crop  # noqa: E402
 from kclassify.data.images import decode_file  # noqa: E402
 from kclassify.data.service import served  # noqa: E402
 from kclassify.data.windows import batches_in_order, shuffled_batches  # noqa: E402
@@ -331,6 +333,13 @@ def _shuffled(positions: tf.Tensor, count: int, used: int, seed: int) -> tf.Tens
     return tf.random.experimental.index_shuffle(
         positions % used, seed=key, max_index=tf.constant(count - 1, tf.int64)
     )
+
+
+def in_a_tensor(examples: Examples) -> Examples:
+    """Return the examples with their images in a tensor; each dataset copies an array anew."""
+    if isinstance(examples.images, FileImages | PackedImages):
+        return examples
+    return replace(examples, images=_on_host(examples.images))
 
 
 def epoch_order(count: int, *, batch_size: int, seed: int, epoch: int) -> np.ndarray:

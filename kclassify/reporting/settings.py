@@ -83,7 +83,8 @@ def fit_call(manifest: Mapping[str, Any], **more: Any) -> str:
 
 def _options(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that are not what `fit` would choose by itself; a time says the epochs."""
-    expected, config = _expected(manifest), manifest["config"]
+    # A run of before a field has what was done then, which is what the field does by default.
+    expected, config = _expected(manifest), {**FitConfig().to_json(), **manifest["config"]}
     named = {name for name, value in config.items() if value != expected.get(name)}
     if "batch_size" in named:
         # To a batch that is given, `fit` fits the epochs anew, and no rate.

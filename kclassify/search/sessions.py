@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 from kclassify import runtime
-from kclassify.config import FitConfig
+from kclassify.config import MIXING, FitConfig
 from kclassify.data.spec import Source
 
 runtime.prepare()
@@ -73,8 +73,6 @@ class Sessions:
         return self._pace[key]
 
     def _key(self, config: FitConfig) -> str:
-        from kclassify.data.augmentation import MIXING
-
         return structure(config, soft=config.augmentation in MIXING)
 
     def _make_room(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kclassify.checks import InputError, check_number, nearest
-from kclassify.config import FitConfig, own_rate
+from kclassify.config import MIXING, FitConfig, own_rate
 from kclassify.models.registry import MODELS
 
 FIELDS = tuple(item.name for item in fields(FitConfig))
@@ -220,6 +220,9 @@ def with_values(base: FitConfig, values: Mapping[str, Any]) -> FitConfig:
     changes = {name: value for name, value in values.items() if name in FIELDS}
     changes = {**own_rate(changes, before=base.optimizer), **changes}
     own = {name: value for name, value in values.items() if name not in FIELDS}
+    if changes.get("augmentation", base.augmentation) in MIXING:
+        # The loss of an image is not known where it is mixed with another.
+        changes = {"skip_learned": None, **changes}
     if changes.get("model", base.model) != base.model:
         return base.replace(**{"progressive": None, **changes}, model_args=own)
     return base.replace(**changes, model_args={**base.model_args, **own})

@@ -22,7 +22,7 @@ from kclassify.scaling import (  # noqa: E402
     showing_all,
     without_auto,
 )
-from kclassify.training.learned import check_skipping  # noqa: E402
+from kclassify.training.learned import skipping_where_it_can  # noqa: E402
 from kclassify.training.replicas import of_this_process  # noqa: E402
 from kclassify.training.session import Session, build_session  # noqa: E402
 from kclassify.training.time_budget import measure_pace  # noqa: E402
@@ -54,9 +54,7 @@ def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> Fi
         source: the data, prepared.
     """
     given, images = without_auto(options), len(source.splits["train"])
-    settings = resolve(preset, given)
-    if given.get("skip_learned") is not None:
-        check_skipping(settings, source)
+    settings = skipping_where_it_can(resolve(preset, given), source, given=given)
     if options.get("batch_size") == "auto":
         settings = showing_all(settings, images, given=given)
         return largest_batch(source, settings, given=given)

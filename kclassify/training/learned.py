@@ -6,13 +6,14 @@ than that comes back. Selective backpropagation (Jiang et al. 2019) chooses with
 pass forward through all of it.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.config import FitConfig
+from kclassify.config import MIXING, FitConfig
 from kclassify.data.selection import Selection, select
 from kclassify.data.spec import PackedImages, Source
 
@@ -21,7 +22,6 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import epoch_order  # noqa: E402
 from kclassify.training.replicas import Replicas  # noqa: E402
 
@@ -40,14 +40,23 @@ def why_not(config: FitConfig, source: Source) -> str | None:
     return None
 
 
-def check_skipping(config: FitConfig, source: Source) -> None:
-    """Raise `InputError` where `skip_learned` was asked for and cannot be."""
-    reason = why_not(config, source)
-    if reason:
+def skipping_where_it_can(
+    config: FitConfig, source: Source, *, given: Mapping[str, Any]
+) -> FitConfig:
+    """Return `config` without a preset's `skip_learned` where nothing can be left out.
+
+    Raises:
+        InputError: it was given.
+    """
+    reason = None if config.skip_learned is None else why_not(config, source)
+    if reason is None:
+        return config
+    if given.get("skip_learned") is not None:
         raise InputError(
             f"`skip_learned` must be None where the loss of each image is not known in time: "
             f"{reason}. Received: skip_learned={config.skip_learned}. Leave one of the two out."
         )
+    return config.replace(skip_learned=None)
 
 
 class SeenLosses:
@@ -107,23 +116,19 @@ class SeenLosses:
             return int(self._step.numpy()), self._losses.numpy()
 
 
-class Watched(keras.Model):
-    """A functional model that notes the loss of each image that it is trained on.
+def watch(model: keras.Model, seen: SeenLosses) -> None:
+    """Have a model note the loss of each image that it is trained on.
 
-    Args:
-        model: what it is made of, layers and all.
-        seen: where they are noted.
+    A class of its own would be in the files that a user's callbacks save, and could not be read.
     """
+    keras_own = model.compute_loss
 
-    def __init__(self, model: keras.Model, *, seen: SeenLosses):
-        super().__init__(model.input, model.output, name=model.name)
-        self.seen = seen
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """Note the losses, and return what Keras makes of them."""
+    def compute_loss(x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if training:
-            self.seen.note(self.loss.call(y, y_pred))
-        return super().compute_loss(x, y, y_pred, sample_weight, training)
+            seen.note(model.loss.call(y, y_pred))
+        return keras_own(x, y, y_pred, sample_weight, training)
+
+    model.compute_loss = compute_loss
 
 
 class SkipLearned(keras.callbacks.Callback):
@@ -173,8 +178,12 @@ class SkipLearned(keras.callbacks.Callback):
         order = found.indices if found else epoch_order(
             len(self.last), batch_size=self.seen.batch_size, seed=self.config.seed, epoch=epoch
         )  # fmt: skip
+        step, losses = self.seen.read()
+        # The latest first, for NumPy to find.
+        shown = order[: step * self.seen.batch_size][::-1]
+        images, places = np.unique(shown, return_index=True)
         self.last = self.last.copy()
-        self.last[order] = self.seen.read()[1]
+        self.last[images] = losses[: len(shown)][::-1][places]
         self.seen.begin()
         if logs is not None:
             logs["left_out"] = self.config.skip_learned if found else 0.0

@@ -12,7 +12,7 @@ runtime.prepare()
 from kclassify.data.pipeline import AHEAD  # noqa: E402
 from kclassify.data.windows import Windows  # noqa: E402
 from kclassify.models.cost import count_parameters  # noqa: E402
-from kclassify.training.learned import FULL_EPOCHS, why_not  # noqa: E402
+from kclassify.training.learned import FULL_EPOCHS  # noqa: E402
 from kclassify.training.resume import Past  # noqa: E402
 from kclassify.training.session import Session, training_examples  # noqa: E402
 from kclassify.training.time_budget import Plan  # noqa: E402
@@ -80,7 +80,7 @@ def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
         "lower `batch_size`"
     )
     found = [_rate(session, plan)] if session.replicas.count > 1 else []
-    found += _skipping(source, session)
+    found += _skipping(session)
     found += [left_out] * bool(source.skipped) + [few] * (plan.steps < FEW_STEPS)
     found += [f"note      a damaged checkpoint is passed over: {name}" for name in past.damaged]
     if past.checkpoint is not None:
@@ -89,16 +89,12 @@ def notes(source: Source, session: Session, plan: Plan, past: Past) -> str:
     return "".join(f"{note}\n" for note in found)
 
 
-def _skipping(source: Source, session: Session) -> list[str]:
-    config = session.config
-    if config.skip_learned is None:
+def _skipping(session: Session) -> list[str]:
+    if session.seen is None:
         return []
-    reason = why_not(config, source)
-    if reason:
-        return [f"note      `skip_learned` of the preset is not in effect: {reason}"]
     return [
-        f"skipping  from epoch {FULL_EPOCHS + 1} on the {config.skip_learned:.0%} of the images "
-        "with the smallest last loss, in whose place others come twice"
+        f"skipping  from epoch {FULL_EPOCHS + 1} on the {session.config.skip_learned:.0%} of the "
+        "images with the smallest last loss, in whose place others come twice"
     ]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from kclassify import runtime
 from kclassify.checks import InputError
-from kclassify.config import FitConfig
+from kclassify.config import MIXING, FitConfig
 from kclassify.data.selection import Selection
 from kclassify.data.spec import Examples, PackedImages, Share, Source
 from kclassify.models.registry import build_model
@@ -17,7 +17,6 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from kclassify.data.augmentation import MIXING  # noqa: E402
 from kclassify.data.pipeline import eval_dataset, first_images, train_dataset  # noqa: E402
 from kclassify.data.progressive import at_stage, growing  # noqa: E402
 from kclassify.data.service import check_service  # noqa: E402
@@ -25,7 +24,7 @@ from kclassify.models.cost import count_macs  # noqa: E402
 from kclassify.models.training_form import training_form  # noqa: E402
 from kclassify.models.whitening import has_whitening, set_whitening  # noqa: E402
 from kclassify.training.dials import Dials, build_dials  # noqa: E402
-from kclassify.training.learned import SeenLosses, Watched, why_not  # noqa: E402
+from kclassify.training.learned import SeenLosses, watch, why_not  # noqa: E402
 from kclassify.training.losses import build_loss  # noqa: E402
 from kclassify.training.optimizers import (  # noqa: E402
     build_optimizer,
@@ -149,8 +148,9 @@ def build_session(
         )
         trained = form(network)
         seen = _seen_losses(source, config, replicas)
-        whole = start.around(trained) if start.around else trained
-        model = Watched(whole, seen=seen) if seen else whole
+        model = start.around(trained) if start.around else trained
+        if seen is not None:
+            watch(model, seen)
         planned = build_schedule(config, total_steps=steps * config.epochs, begin=start.begin)
     soft = config.augmentation in MIXING or source.splits["train"].soft
     session = Session(

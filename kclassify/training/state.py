@@ -96,6 +96,13 @@ def set_callback_states(
         _set_state(callback, fact["state"] | _unnamed(f"callback/{place}/", arrays))
 
 
+def set_callback_state(callback: Any, facts: Sequence[dict[str, Any]], arrays: Arrays) -> None:
+    """Give one callback alone its state, if there is one of its kind, before the others."""
+    for place, fact in enumerate(facts):
+        if fact["kind"] == type(callback).__name__:
+            _set_state(callback, fact["state"] | _unnamed(f"callback/{place}/", arrays))
+
+
 def _with_state(callbacks: Iterable[Any]) -> Iterable[Any]:
     return (c for c in callbacks if _has_state(c) or isinstance(c, tuple(KERAS_STATE)))
 

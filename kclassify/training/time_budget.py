@@ -248,6 +248,8 @@ class Deadline(keras.callbacks.Callback):
         # Steps made; before this pass; and before this process went on with it.
         self.done = self.before = self.first = 0
         self.began = self.trained = self.planned = 0.0
+        # When the last pass was over.
+        self.ended: float | None = None
         # How many times as long as planned the steps of each pass took, and what came after them.
         self.factors: list[float] = []
         self.between: list[float] = [plan.between]
@@ -270,6 +272,9 @@ class Deadline(keras.callbacks.Callback):
         """Note when the pass begins."""
         self.before, self.first = epoch * self.session.steps, self.done
         self.began = time.perf_counter()
+        if self.ended is not None:
+            # Saving, and what there is to prepare.
+            self.between[-1] += self.began - self.ended
         self.planned = self.began
 
     def on_train_batch_end(self, batch, logs=None):
@@ -286,6 +291,7 @@ class Deadline(keras.callbacks.Callback):
         # Smaller images are validated on in less time, and the last ones have their full size.
         full_size = self.plan.pace[-1] / self.plan.pace_at(self.done - 1)
         self.between.append((time.perf_counter() - self.trained) * full_size)
+        self.ended = time.perf_counter()
         if self.model.stop_training:
             return
         self._plan(self.factors, elapsed=0.0)

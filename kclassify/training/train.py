@@ -4,6 +4,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from kclassify import runtime
@@ -17,6 +18,7 @@ runtime.prepare()
 import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
+from kclassify.data.pipeline import in_a_tensor  # noqa: E402
 from kclassify.training.batch_size import out_of_memory  # noqa: E402
 from kclassify.training.callbacks import (  # noqa: E402
     AveragedWeights,
@@ -33,6 +35,7 @@ from kclassify.training.session import (  # noqa: E402
     train_batches,
     validation_batches,
 )
+from kclassify.training.state import set_callback_state  # noqa: E402
 from kclassify.training.time_budget import Plan  # noqa: E402
 
 
@@ -99,8 +102,15 @@ def _make_steps(
 ) -> None:
     """Train from where the callbacks are to the end."""
     plan = callbacks.plan
-    # What is left to do needs what the callbacks have found, and so do the batches.
-    callbacks.set_states()
+    if callbacks.ended:
+        # All was trained before; what is left to do needs what the callbacks have found.
+        callbacks.set_states()
+    if skipping is not None and callbacks.start is not None:
+        # The batches are made before the callbacks begin.
+        facts = callbacks.start.facts["callbacks"]
+        set_callback_state(skipping, facts, callbacks.start.arrays)
+    held = {name: in_a_tensor(source.splits[name]) for name in ("train", "validation")}
+    source = replace(source, splits={**source.splits, **held})
     while not callbacks.ended:
         start, leg = callbacks.steps_done, callbacks.leg
         selection = skipping.selection(callbacks.epoch) if skipping else None

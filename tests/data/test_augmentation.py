@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kclassify.config import Augmentation
+from kclassify.config import MIXING, Augmentation
 from kclassify.data import augmentation
-from kclassify.data.augmentation import AUGMENTATIONS, MIXING
+from kclassify.data.augmentation import AUGMENTATIONS
 
 BATCH = 64
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.data.augmentation import AUGMENTATIONS, MIXING
+from kclassify.config import MIXING
+from kclassify.data.augmentation import AUGMENTATIONS
 from kclassify.data.pipeline import eval_dataset, plain_options, to_device, train_dataset
 from kclassify.data.sources import load_source, prepare
 from kclassify.data.spec import Examples, Share

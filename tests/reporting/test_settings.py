@@ -49,6 +49,14 @@ def test_command_has_what_the_preset_lacks(tmp_path, preset, options, flags, wri
     assert words[-2:] == ["--run-dir", f"{run}-again"]
 
 
+def test_a_run_of_before_a_field_is_repeated_as_it_was(tmp_path, write_run):
+    config = resolve("fast", {"epochs": 7}).to_json()
+    del config["skip_learned"]
+    run = write_run(tmp_path / "run", preset="fast", config=config)
+    words = shlex.split(commands(read_tables(run)).splitlines()[0])
+    assert words[5:-2] == ["--epochs", "7", "--skip-learned", "None"]
+
+
 def test_command_quotes_what_a_shell_would_read(tmp_path, write_run):
     run = write_run(tmp_path / "run", reference="my data; rm -rf $HOME")
     assert "fit 'my data; rm -rf $HOME' --preset" in commands(read_tables(run))

@@ -44,6 +44,12 @@ def samples(dimensions):
     return [config_of(BASE, dimensions, values) for values in drawn(dimensions)]
 
 
+def test_where_images_are_mixed_none_is_left_out():
+    base = BASE.replace(skip_learned=0.3)
+    assert with_values(base, {"augmentation": "mixup"}).skip_learned is None
+    assert with_values(base, {"augmentation": "crop"}).skip_learned == 0.3
+
+
 def test_lists_ranges_and_conditions_are_kerastuners():
     dimensions = read({
         "optimizer": ["nesterov", "adamw"],

@@ -98,14 +98,13 @@ def undisturbed_skipping(tmp_path_factory, tiny_arrays, skipping):
 
 @pytest.mark.parametrize("steps", [(1, 2 * STEPS), (2 * STEPS + 2,), (5, 3 * STEPS + 1, 4 * STEPS)])
 def test_what_is_left_out_stays_so_after_a_power_cut(
-    tiny_arrays, skipping, undisturbed, undisturbed_skipping, steps
+    tiny_arrays, skipping, undisturbed_skipping, steps
 ):
     for step in steps:
         with pytest.raises(PowerCut):
             kclassify.fit(tiny_arrays, run_dir="r", callbacks=[Stopper(step, cut)], **skipping)
     run = kclassify.fit(tiny_arrays, run_dir="r", **skipping)
     assert outcome(run) == undisturbed_skipping
-    assert outcome(run) != undisturbed
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

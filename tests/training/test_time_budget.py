@@ -116,6 +116,15 @@ def test_the_last_validation_is_expected_to_take_as_long_as_its_images_are_large
     assert callback.between[-1] == 4.0
 
 
+def test_what_comes_between_two_passes_counts(monkeypatch):
+    callback, clock, _ = deadline(monkeypatch, end=100.0)
+    run_pass(callback, clock, 0, step=1.0, between=2.0)
+    # The checkpoint is written after the callbacks.
+    clock.now += 3.0
+    callback.on_epoch_begin(1)
+    assert callback.between[-1] == 5.0
+
+
 def test_a_machine_that_gets_quicker_in_the_last_pass_goes_on(monkeypatch):
     callback, clock, session = deadline(monkeypatch, end=19.0)
     callback.on_epoch_begin(0)
