@@ -339,3 +339,32 @@ def test_what_auto_chose_stays_chosen(tiny_arrays, options, monkeypatch):
     # Finished: another machine would find another one, and nobody asks.
     monkeypatch.setattr("kclassify.training.batch_size.largest_batch", None)
     assert kclassify.fit(tiny_arrays, run_dir="r", **options) == run
+
+
+@pytest.mark.parametrize("changes", [{}, {"skip_learned": 0.4}])
+def test_a_callback_whose_state_begins_with_the_training_goes_on(
+    tiny_arrays, tiny_options, changes
+):
+    class Mine(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.count = 0
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.count += 1
+
+        @property
+        def state(self):
+            return {"count": self.count}
+
+        @state.setter
+        def state(self, state):
+            self.count = state["count"]
+
+    options = {**tiny_options, "batch_size": 9, "epochs": 3, "checkpoint_every": 1e-9, **changes}
+    with pytest.raises(PowerCut):
+        kclassify.fit(
+            tiny_arrays, run_dir="r", callbacks=[Mine(), Stopper(STEPS + 2, cut)], **options
+        )
+    mine = Mine()
+    kclassify.fit(tiny_arrays, run_dir="r", callbacks=[mine], **options)
+    assert mine.count == 3 * STEPS
