@@ -19,7 +19,7 @@ _RECORD: dict[str, Any] = {
 }
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # A minute or two of CIFAR-10 on two CPU cores.
+    # Minutes of CIFAR-10 on two CPU cores.
     "fast": {
         **_RECORD,
         "model_args": {"filters": [32, 64, 128]},

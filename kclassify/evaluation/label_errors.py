@@ -37,7 +37,7 @@ LEAST_IMAGES = 4
 MOST_PICTURES = 40
 MOST_PAIRS = 12
 MOST_SIDE = 64
-# Trained on twice, what is wrong is learned by heart.
+# Wrong labels have the largest losses: they would come twice.
 SHOWN = {"skip_learned": None}
 
 

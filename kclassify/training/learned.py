@@ -1,9 +1,9 @@
 """Leaving out what no longer teaches: the images whose loss was the smallest when last seen.
 
 The losses are those of the training steps themselves, so that it costs nothing to know them. They
-are old by up to an epoch or, of what is left out, older; whatever the others come to know better
-than that comes back. Selective backpropagation (Jiang et al. 2019) chooses within a batch, after a
-pass forward through all of it.
+are old by up to an epoch or, of what is left out, older; what was left out comes back when the
+losses of enough others have become smaller than its own was. Selective backpropagation (Jiang et
+al. 2019) chooses within a batch, after a pass forward through all of it.
 """
 
 from collections.abc import Mapping

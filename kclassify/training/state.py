@@ -93,14 +93,18 @@ def set_callback_states(
             f"{kinds}, and its checkpoint has the states of {saved}."
         )
     for place, (callback, fact) in enumerate(zip(given, facts, strict=True)):
-        _set_state(callback, fact["state"] | _unnamed(f"callback/{place}/", arrays))
+        _set_saved(callback, place, fact, arrays)
 
 
 def set_callback_state(callback: Any, facts: Sequence[dict[str, Any]], arrays: Arrays) -> None:
     """Give one callback alone its state, if there is one of its kind, before the others."""
     for place, fact in enumerate(facts):
         if fact["kind"] == type(callback).__name__:
-            _set_state(callback, fact["state"] | _unnamed(f"callback/{place}/", arrays))
+            _set_saved(callback, place, fact, arrays)
+
+
+def _set_saved(callback: Any, place: int, fact: dict[str, Any], arrays: Arrays) -> None:
+    _set_state(callback, fact["state"] | _unnamed(f"callback/{place}/", arrays))
 
 
 def _with_state(callbacks: Iterable[Any]) -> Iterable[Any]:

@@ -172,6 +172,7 @@ def test_with_a_time_budget(tiny_arrays, tiny_options):
     options = {**tiny_options, **SKIP, "time_budget": "20s", "progressive": (0.5, 1.0)}
     del options["epochs"]
     run = kclassify.fit(tiny_arrays, run_dir="r", **options)
+    assert len(run.history) > 2
     assert (run.history["left_out"].iloc[2:] == 0.4).all()
     assert run.summary["stopped"] is None
 

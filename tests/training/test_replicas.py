@@ -40,6 +40,7 @@ for name, devices in (("one", None), ("several", "cpu:0,cpu:1,cpu:2")):
     rows[name] = run.history[columns].to_numpy().tolist()
     model = keras.saving.load_model(run.model_file, compile=False)
     weights[name] = np.concatenate([weight.ravel() for weight in model.get_weights()])
+rows["left_out"] = run.history["left_out"].tolist()
 rows["weights_apart"] = float(np.abs(weights["one"] - weights["several"]).max())
 wider = common | {"filters": 12, "epochs": 1, "verbose": True, "warmup": 0.5}
 run = kclassify.fit((images, labels), run_dir=f"{sys.argv[1]}/wider", devices=devices, **wider)
@@ -66,6 +67,7 @@ def test_several_devices_train_as_one_does(rows):
     for one, other in zip(rows["one"], rows["several"], strict=True):
         assert other == pytest.approx(one, abs=1e-3)
     assert rows["weights_apart"] < 1e-4
+    assert rows["left_out"] == [0, 0, 0.3]
 
 
 def test_the_learning_rate_is_said_to_be_that_of_one_device(rows):
