@@ -129,8 +129,9 @@ def largest_preset(source: Source, options: Mapping[str, Any], *, started: float
     """Return the largest preset of `SIZES` whose epochs the time budget has room for.
 
     The smallest is measured, and what follows from it for the others by their multiply-accumulates;
-    those that this does not rule out are measured too. The smallest is the answer where no other
-    has room: `within_budget` shortens it.
+    those that this does not rule out are measured too, until half of the time would be over, since
+    building and tracing networks takes its own. The smallest is the answer where no other has room:
+    `within_budget` shortens it.
 
     Args:
         source: the data.
@@ -145,10 +146,14 @@ def largest_preset(source: Source, options: Mapping[str, Any], *, started: float
     given = set(options) - {"time_budget"}
     config = for_few_images(resolve(smallest, options), images, given=given)
     seconds, end = _measuring_seconds(budget), started + budget
+    begun = time.perf_counter()
     a_mac = _training_seconds(source, config, seconds=seconds) / _macs(source, config)
+    measuring = time.perf_counter() - begun
     for name in reversed(larger):
         config = for_few_images(resolve(name, options), images, given=given)
         left = end - time.perf_counter()
+        if left - measuring < budget / 2:
+            break
         if (
             a_mac * _macs(source, config) <= WIDTH_GAIN * left
             and _training_seconds(source, config, seconds=seconds) <= left

@@ -197,6 +197,25 @@ def test_auto_takes_the_largest_that_has_room_by_its_own_steps(
     assert time_budget.largest_preset(source, options, started=now) == chosen
 
 
+@pytest.mark.parametrize(("budget", "measured"), [("30s", 1), ("60s", 2), ("120s", 4)])
+def test_auto_does_not_measure_the_time_away(tiny_arrays, monkeypatch, budget, measured):
+    clock, seen = Clock(), []
+
+    def slowly(source, config, **_):
+        seen.append(config)
+        clock.now += 12.0
+        # The smallest alone has room.
+        return 1.0 if len(seen) == 1 else 1000.0
+
+    monkeypatch.setattr(time_budget.time, "perf_counter", clock.perf_counter)
+    monkeypatch.setattr(time_budget, "_training_seconds", slowly)
+    monkeypatch.setattr(time_budget, "_macs", lambda *_: 1.0)
+    config = kclassify.FitConfig(batch_size=8)
+    source = prepare(load_source(tiny_arrays, config), config, verbose=False)
+    assert time_budget.largest_preset(source, {"time_budget": budget}, started=0.0) == "fast"
+    assert len(seen) == measured
+
+
 def test_measuring_leaves_no_trace(tiny_arrays, tiny_options):
     from kclassify.data.sources import load_source, prepare
     from kclassify.training.session import build_session
