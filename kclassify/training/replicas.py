@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,12 @@ from kclassify.config import FitConfig
 from kclassify.data.spec import Share
 from kclassify.training.cluster import LAUNCHER, Cluster
 from kclassify.training.interruption import stop_with
-from kclassify.training.roll_call import SECONDS_TO_COME, await_workers, missing_workers
+from kclassify.training.roll_call import (
+    SECONDS_TO_COME,
+    await_workers,
+    missing_workers,
+    silent_workers,
+)
 
 runtime.prepare()
 
@@ -151,10 +156,21 @@ class Replicas:
         except _LOST as error:
             if self.cluster is None:
                 raise
-            gone = [self.cluster.name(index) for index in missing_workers(self.cluster)]
-            said = str(error.message).partition("\n")[0]
-            what = f"{' and '.join(gone)} is gone" if gone else f"a step could not be made ({said})"
-            raise WorkerLostError(f"{what}; {advice}") from error
+            raise WorkerLostError(f"{_loss(self.cluster, str(error.message))}; {advice}") from error
+
+
+def _loss(cluster: Cluster, told: str) -> str:
+    """Say which workers are lost, by their ports or by an error of TensorFlow's, or what it is."""
+    for find, what in (
+        (missing_workers, "is gone"),
+        (partial(silent_workers, told=told), "is silent, as if frozen or cut off"),
+    ):
+        lost = [cluster.name(index) for index in find(cluster)]
+        if lost:
+            return f"{' and '.join(lost)} {what}"
+    # Before it come the lines of the program.
+    reason = told.rpartition("is aborted by: ")[2].partition("\n")[0]
+    return f"a step could not be made ({reason})"
 
 
 @tf.function(reduce_retracing=True)

@@ -4,6 +4,7 @@ TensorFlow waits an hour for a worker that does not come, in native code that no
 and does not say for which.
 """
 
+import re
 import socket
 import time
 from typing import cast
@@ -14,6 +15,10 @@ from kclassify.training.cluster import Cluster
 # How long a worker waits for the others to come.
 SECONDS_TO_COME = 60.0
 _BETWEEN, _TO_ANSWER = 0.1, 2.0
+# How TensorFlow's coordination service, which runs in the chief, names those it hears no more of.
+_UNHEARD = re.compile(r"stopped sending heartbeats\):((?:\s*/job:\w+/replica:\d+/task:\d+)+)")
+# What the others were doing when the chief no longer answered.
+_TO_THE_CHIEF = "CoordinationService/Heartbeat"
 
 
 def await_workers(cluster: Cluster, *, seconds: float = SECONDS_TO_COME) -> None:
@@ -43,6 +48,19 @@ def missing_workers(cluster: Cluster) -> list[int]:
     """Return which of the other workers do not answer."""
     others = [index for index in range(len(cluster.workers)) if index != cluster.index]
     return [index for index in others if not _answers(cluster.workers[index])]
+
+
+def silent_workers(cluster: Cluster, told: str) -> list[int]:
+    """Return which of the other workers are silent, by an error of TensorFlow's.
+
+    The port of one that is frozen goes on answering.
+    """
+    unheard = _UNHEARD.search(told)
+    if unheard:
+        found = [int(index) for index in re.findall(r"/task:(\d+)", unheard[1])]
+    else:
+        found = [0] if _TO_THE_CHIEF in told else []
+    return [index for index in found if index != cluster.index]
 
 
 def _listening(cluster: Cluster) -> socket.socket:

@@ -1,17 +1,21 @@
 import json
+import socket
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
 
-from kclassify.checks import InputError
+from kclassify.checks import InputError, WorkerLostError
 from kclassify.config import FitConfig
 from kclassify.data.sources import load_source, prepare
 from kclassify.training import replicas
 from kclassify.training.cluster import LAUNCHER, Cluster
+from kclassify.training.launch import _free_addresses
 from kclassify.training.replicas import Replicas, joined
 from kclassify.training.session import build_session
+
+import tensorflow as tf  # isort: skip
 
 # Logical devices are chosen before TensorFlow starts, so this needs a process of its own.
 SCRIPT = """
@@ -181,3 +185,23 @@ def test_a_batch_that_cannot_be_shared_is_told_those_that_can(tiny_arrays, batch
 def test_devices_must_be_some(devices):
     with pytest.raises(InputError, match="`devices` must be"):
         FitConfig(devices=devices)
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("{unheard}:\n/job:worker/replica:0/task:1\nThe tasks",
+         "worker 1 .* is silent, as if frozen or cut off; go on"),
+        ("Bad news\nmore", r"a step could not be made \(Bad news\); go on"),
+    ],
+)  # fmt: skip
+def test_a_worker_that_is_frozen_is_named_though_its_port_answers(told, words):
+    addresses = _free_addresses(2)
+    told = told.format(unheard="The following tasks are unhealthy (stopped sending heartbeats)")
+    told = f"Detected at node X\nCollective ops is aborted by: {told}"
+    with (
+        socket.create_server(("127.0.0.1", int(addresses[1].rpartition(":")[2]))),
+        pytest.raises(WorkerLostError, match=words),
+        Replicas(("CPU:0",), cluster=Cluster(addresses, 0)).watched("go on"),
+    ):
+        raise tf.errors.UnavailableError(None, None, told)

@@ -7,7 +7,18 @@ import pytest
 from kclassify.checks import InputError
 from kclassify.training.cluster import Cluster
 from kclassify.training.launch import _free_addresses
-from kclassify.training.roll_call import await_workers, missing_workers
+from kclassify.training.roll_call import await_workers, missing_workers, silent_workers
+
+# The ends of what TensorFlow 2.21 said where another worker, and where the chief, was stopped.
+UNHEARD = """Error reported from /job:worker/task:1: The following tasks are unhealthy (stopped \
+sending heartbeats):
+/job:worker/replica:0/task:1
+/job:worker/replica:0/task:2
+The tasks have crashed. Check the task logs for an earlier error"""
+CHIEF_UNHEARD = """Collective ops is aborted by: Deadline Exceeded
+
+RPC: /tensorflow.CoordinationService/Heartbeat
+The error could be from a previous operation."""
 
 
 def test_workers_may_come_one_after_the_other():
@@ -44,3 +55,17 @@ def test_those_that_answer_are_not_missing():
     addresses = _free_addresses(3)
     with socket.create_server(("127.0.0.1", int(addresses[1].rpartition(":")[2]))):
         assert missing_workers(Cluster(addresses, 0)) == [2]
+
+
+@pytest.mark.parametrize(
+    ("told", "own", "silent"),
+    [
+        (UNHEARD, 0, [1, 2]),
+        (UNHEARD, 1, [2]),
+        (CHIEF_UNHEARD, 1, [0]),
+        (CHIEF_UNHEARD, 0, []),
+        ("Collective ops is aborted by: Socket closed", 0, []),
+    ],
+)
+def test_those_that_tensorflow_hears_no_more_of_are_silent(told, own, silent):
+    assert silent_workers(Cluster(("a:1", "b:2", "c:3"), own), told) == silent
