@@ -3,6 +3,7 @@
 Mitchell et al. 2019 say what a card is for: what the model was measured on, and where it was not.
 """
 
+from functools import cache
 from typing import Any
 
 import yaml
@@ -63,6 +64,7 @@ def card_text(run: Run) -> str:
     return _templates().get_template("card.md.jinja").render(parts)
 
 
+@cache
 def _templates() -> Environment:
     found = Environment(
         loader=PackageLoader("kclassify.reporting", "."),

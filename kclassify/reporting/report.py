@@ -4,6 +4,7 @@ import base64
 import io
 import os
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,8 +83,12 @@ def _markdown() -> Environment:
     return environment(finalize=wording.escape_markdown)
 
 
+@cache
 def environment(**how: Any) -> Environment:
-    """Return the templates of this room, with the words that they write numbers by."""
+    """Return the templates of this room, with the words that they write numbers by.
+
+    One for all reports: it keeps what it has compiled of the templates.
+    """
     found = Environment(
         loader=PackageLoader("kclassify.reporting", "."),
         undefined=StrictUndefined,
