@@ -1,6 +1,7 @@
 """A CSV file or DataFrame with the columns `path` and `label`, and perhaps `split`."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from kclassify.checks import InputError, listing, nearest
 from kclassify.config import FitConfig
 from kclassify.data.listed import ListedFile, source_of_files
 from kclassify.data.spec import SPLIT_NAMES, Source
+
+_UNREADABLE = (
+    OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError,
+    pd.errors.ParserWarning,
+)  # fmt: skip
 
 
 def load(reference: Any, config: FitConfig) -> Source:
@@ -69,9 +75,15 @@ def _table(reference: Any) -> pd.DataFrame:
 
 def _read(path: str | os.PathLike[str]) -> pd.DataFrame:
     try:
-        # Only an empty cell is a missing value: a class may well be called "None" or "NA".
-        return pd.read_csv(path, dtype={"path": str}, keep_default_na=False, na_values=[""])
-    except (OSError, UnicodeDecodeError, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            # Rows may have more cells than the header. By default pandas takes the first of them
+            # for an index, so that the labels become the paths.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            # Only an empty cell is a missing value: a class may well be called "None" or "NA".
+            return pd.read_csv(
+                path, dtype={"path": str}, keep_default_na=False, na_values=[""], index_col=False
+            )
+    except _UNREADABLE as error:
         raise InputError(
             f"`data` must be a CSV file with a header and the columns path and label. "
             f"Received: {str(path)!r} ({error}). Check the file."

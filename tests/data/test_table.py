@@ -60,6 +60,14 @@ def test_missing_column(table, image_folder, config, column):
         load(written(renamed, image_folder), config)
 
 
+def test_a_row_with_more_cells_than_the_header_is_refused(table, image_folder, config):
+    path = image_folder / "wide.csv"
+    rows = [f"{name},{label},yes" for name, label in table.itertuples(index=False)]
+    path.write_text("\n".join(["path,label", *rows]))
+    with pytest.raises(InputError, match=r"`data` must be a CSV file.*Length of header"):
+        load(str(path), config)
+
+
 def test_missing_value(table, image_folder, config):
     table.loc[2, "label"] = None
     with pytest.raises(InputError, match="1 rows without"):
