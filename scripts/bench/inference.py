@@ -139,6 +139,7 @@ def make(network: str, folder: str) -> None:
     import shutil
 
     from kclassify import export
+    from kclassify.config import FitConfig
     from kclassify.models.registry import build_model
     from kclassify.models.weights import weights_hash
     from kclassify.runs import Run
@@ -149,7 +150,12 @@ def make(network: str, folder: str) -> None:
     images, _ = harness.cifar10(MOST_IMAGES, split="test")
     shutil.rmtree(folder, ignore_errors=True)
     run = Run(Path(folder))
-    run.write(run.config_file, {"class_names": [str(n) for n in range(networks.CLASSES)]})
+    facts = {
+        "data": "cifar10", "preset": "default", "sizes": {}, "input_shape": networks.SHAPE,
+        "class_names": [str(number) for number in range(networks.CLASSES)],
+        "config": FitConfig(model=name, model_args=arguments).to_json(),
+    }  # fmt: skip
+    run.write(run.config_file, facts)
     model.save(run.model_file)
     run.write(run.samples_file, {"images": images})
     run.write(run.summary_file, {"weights_sha256": weights_hash(model)})
