@@ -18,4 +18,5 @@ if "$VENV/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 12))'; the
     export COVERAGE_CORE=sysmon
     coverage=(--cov --cov-report=term --cov-fail-under=90)
 fi
-"$VENV/bin/python" -m pytest -n 2 --dist loadfile --durations 10 "${coverage[@]}"
+"$VENV/bin/python" -m pytest -n 2 --dist loadfile --durations 10 \
+    ${coverage[@]+"${coverage[@]}"} # as empty arrays are unset to the bash of macOS
