@@ -3,15 +3,14 @@
 Mitchell et al. 2019 say what a card is for: what the model was measured on, and where it was not.
 """
 
-from functools import cache
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from kclassify.reporting import wording
 from kclassify.reporting.sections import SECTIONS
 from kclassify.reporting.tables import RunTables, read_analysis, read_tables
+from kclassify.reporting.templates import markdown_templates
 from kclassify.runs import Run
 
 # The analyses that a card speaks of where they were not made: what they measure.
@@ -24,7 +23,6 @@ ANALYSES = {
 }
 DATA_CHECK = ("damaged, doubled and leaked images", "kclassify check RUN")
 CALIBRATION = ("calibration of the probabilities", "kclassify evaluate RUN")
-FILTERS = (wording.percent, wording.amount, wording.words, wording.setting, wording.written)
 
 
 def card_text(run: Run) -> str:
@@ -61,20 +59,7 @@ def card_text(run: Run) -> str:
         "unmeasured": _unmeasured(tables, analyses),
         "environment": _environment_rows(tables.environment),
     }
-    return _templates().get_template("card.md.jinja").render(parts)
-
-
-@cache
-def _templates() -> Environment:
-    found = Environment(
-        loader=PackageLoader("kclassify.reporting", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=wording.escape_markdown,
-    )
-    found.filters.update({word.__name__: word for word in FILTERS})
-    return found
+    return markdown_templates().get_template("card.md.jinja").render(parts)
 
 
 def _front_matter(tables: RunTables) -> str:

@@ -4,14 +4,12 @@ import base64
 import io
 import os
 from dataclasses import dataclass
-from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
@@ -21,15 +19,11 @@ from kclassify.reporting.figures import MOST_CELLS, confusion_figure, learning_c
 from kclassify.reporting.sections import SECTIONS
 from kclassify.reporting.settings import commands, settings
 from kclassify.reporting.tables import RunTables, read_tables
+from kclassify.reporting.templates import html_templates, markdown_templates
 from kclassify.runs import Run
 
 MOST_PIXELS = 256
 MOST_SKIPPED = 50
-# What templates write numbers and names by.
-WORDS = (
-    wording.percent, wording.amount, wording.cell, wording.duration, wording.words, wording.setting,
-    wording.written,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,38 +61,12 @@ def report(run: Run | str | os.PathLike[str]) -> Path:
     """
     run = Run.open(run)
     page = _page(read_tables(run))
-    html = _html().get_template("page.html.jinja").render(page)
-    markdown = _markdown().get_template("page.md.jinja").render(page)
+    html = html_templates().get_template("page.html.jinja").render(page)
+    markdown = markdown_templates().get_template("page.md.jinja").render(page)
     run.write(run.report_file.with_suffix(".md"), encodable(markdown))
     run.write(run.card_file, encodable(card_text(run)))
     run.write(run.report_file, encodable(html))
     return run.report_file
-
-
-def _html() -> Environment:
-    return environment(autoescape=True)
-
-
-def _markdown() -> Environment:
-    return environment(finalize=wording.escape_markdown)
-
-
-@cache
-def environment(**how: Any) -> Environment:
-    """Return the templates of this room, with the words that they write numbers by.
-
-    One for all reports: it keeps what it has compiled of the templates.
-    """
-    found = Environment(
-        loader=PackageLoader("kclassify.reporting", "."),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        **how,
-    )
-    for word in WORDS:
-        found.filters[word.__name__] = word
-    return found
 
 
 def _page(tables: RunTables) -> dict[str, Any]:
@@ -135,8 +103,8 @@ def _section(name: str, tables: RunTables) -> Section:
     if found is None:
         return Section(name, module.TITLE, command)
     parts = {"part": found, "run": tables}
-    html = _html().get_template(f"sections/{name}.html.jinja").render(parts)
-    markdown = _markdown().get_template(f"sections/{name}.md.jinja").render(parts)
+    html = html_templates().get_template(f"sections/{name}.html.jinja").render(parts)
+    markdown = markdown_templates().get_template(f"sections/{name}.md.jinja").render(parts)
     # Both have escaped what they were given.
     return Section(name, module.TITLE, command, Markup(html), Markup(markdown))
 

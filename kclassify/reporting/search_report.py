@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from kclassify.reporting.importance import importance
-from kclassify.reporting.report import encodable, environment
+from kclassify.reporting.report import encodable
 from kclassify.reporting.search_figures import (
     importance_figure,
     parallel_coordinates,
     trial_curves,
 )
+from kclassify.reporting.templates import html_templates
 
 
 def search_page(
@@ -52,7 +53,7 @@ def search_page(
         "importance": None if shares is None else importance_figure(shares),
         "curves": trial_curves(curves, objective) if curves else None,
     }
-    template = environment(autoescape=True).get_template("search.html.jinja")
+    template = html_templates().get_template("search.html.jinja")
     return encodable(template.render(page))
 
 

@@ -9,8 +9,8 @@ from kclassify.checks import InputError
 from kclassify.evaluation import cost as room
 from kclassify.evaluation.cost import cost, measure
 from kclassify.models.saved import load_run_model
-from kclassify.reporting.report import environment
 from kclassify.reporting.sections import cost as section
+from kclassify.reporting.templates import html_templates
 from kclassify.runs import Run
 
 
@@ -61,7 +61,7 @@ def test_the_section_shows_what_the_files_say(run, measured_here):
     found = cost(run, batch_sizes=[1, 4], seconds=0.05, verbose=False)
     facts = json.loads(run.analysis_file("cost").read_text())
     assert section.read(run) == facts
-    html = environment(autoescape=True).get_template("sections/cost.html.jinja").render(part=facts)
+    html = html_templates().get_template("sections/cost.html.jinja").render(part=facts)
     assert f"{found.megabytes:.2f} MB" in html
     assert html.count("<tr>") == 3
     assert "cost.csv" in html

@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.reporting.report import environment
 from kclassify.reporting.sections import explanation, learned, out_of_distribution
 from kclassify.reporting.tables import read_tables
-from kclassify.reporting.wording import escape_markdown
+from kclassify.reporting.templates import html_templates, markdown_templates
 
 SECTIONS = {
     "explanation": explanation,
@@ -19,8 +18,8 @@ SECTIONS = {
 
 def rendered(run, name):
     part = {"part": SECTIONS[name].read(run), "run": read_tables(run)}
-    html = environment(autoescape=True).get_template(f"sections/{name}.html.jinja").render(part)
-    markdown = environment(finalize=escape_markdown)
+    html = html_templates().get_template(f"sections/{name}.html.jinja").render(part)
+    markdown = markdown_templates()
     return html, markdown.get_template(f"sections/{name}.md.jinja").render(part)
 
 

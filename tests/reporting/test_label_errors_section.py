@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.reporting.report import environment
 from kclassify.reporting.sections import label_errors
 from kclassify.reporting.tables import read_tables
-from kclassify.reporting.wording import escape_markdown
+from kclassify.reporting.templates import html_templates, markdown_templates
 
 WORST = [
     {"id": "a<b>.png", "given": "cat", "suggested": "dog", "self_confidence": 0.0123,
@@ -32,8 +31,8 @@ def examined(run):
 
 def rendered(run):
     part = {"part": label_errors.read(run), "run": read_tables(run)}
-    html = environment(autoescape=True).get_template("sections/label_errors.html.jinja")
-    markdown = environment(finalize=escape_markdown).get_template("sections/label_errors.md.jinja")
+    html = html_templates().get_template("sections/label_errors.html.jinja")
+    markdown = markdown_templates().get_template("sections/label_errors.md.jinja")
     return html.render(part), markdown.render(part)
 
 

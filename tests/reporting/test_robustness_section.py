@@ -7,18 +7,17 @@ import pandas as pd
 import pytest
 
 from kclassify.checks import InputError
-from kclassify.reporting.report import environment
 from kclassify.reporting.sections import robustness
 from kclassify.reporting.tables import read_tables
-from kclassify.reporting.wording import escape_markdown
+from kclassify.reporting.templates import html_templates, markdown_templates
 
 NAMES = ("gaussian_noise", "glass_blur", "fog")
 
 
 def rendered(run):
     part = {"part": robustness.read(run), "run": read_tables(run)}
-    html = environment(autoescape=True).get_template("sections/robustness.html.jinja").render(part)
-    markdown = environment(finalize=escape_markdown)
+    html = html_templates().get_template("sections/robustness.html.jinja").render(part)
+    markdown = markdown_templates()
     return html, markdown.get_template("sections/robustness.md.jinja").render(part)
 
 
