@@ -84,9 +84,12 @@ def _read(path: str | os.PathLike[str]) -> pd.DataFrame:
                 path, dtype={"path": str}, keep_default_na=False, na_values=[""], index_col=False
             )
     except _UNREADABLE as error:
+        # pandas speaks of its own arguments then.
+        wide = isinstance(error, pd.errors.ParserWarning)
+        reason = "its rows have more cells than its header" if wide else error
         raise InputError(
             f"`data` must be a CSV file with a header and the columns path and label. "
-            f"Received: {str(path)!r} ({error}). Check the file."
+            f"Received: {str(path)!r} ({reason}). Check the file."
         ) from error
 
 

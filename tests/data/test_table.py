@@ -64,7 +64,7 @@ def test_a_row_with_more_cells_than_the_header_is_refused(table, image_folder, c
     path = image_folder / "wide.csv"
     rows = [f"{name},{label},yes" for name, label in table.itertuples(index=False)]
     path.write_text("\n".join(["path,label", *rows]))
-    with pytest.raises(InputError, match=r"`data` must be a CSV file.*Length of header"):
+    with pytest.raises(InputError, match="more cells than its header"):
         load(str(path), config)
 
 
