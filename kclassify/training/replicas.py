@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -161,13 +161,10 @@ class Replicas:
 
 def _loss(cluster: Cluster, told: str) -> str:
     """Say which workers are lost, by their ports or by an error of TensorFlow's, or what it is."""
-    for find, what in (
-        (missing_workers, "is gone"),
-        (partial(silent_workers, told=told), "is silent, as if frozen or cut off"),
-    ):
-        lost = [cluster.name(index) for index in find(cluster)]
-        if lost:
-            return f"{' and '.join(lost)} {what}"
+    gone, silent = missing_workers(cluster), silent_workers(cluster, told)
+    if gone or silent:
+        names = " and ".join(cluster.name(index) for index in gone or silent)
+        return f"{names} is {'gone' if gone else 'silent, as if frozen or cut off'}"
     # Before it come the lines of the program.
     reason = told.rpartition("is aborted by: ")[2].partition("\n")[0]
     return f"a step could not be made ({reason})"
