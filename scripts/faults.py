@@ -7,6 +7,7 @@
     python scripts/faults.py two --trials 20        two fits on one folder at once
     python scripts/faults.py search --trials 20     kill -9 within a search, then go on
     python scripts/faults.py workers --trials 20    kill -9 of one of two workers, then go on
+    python scripts/faults.py frozen --trials 6      one of two workers frozen, then go on
     python scripts/faults.py network                two workers on a slow link that loses packets
     python scripts/faults.py all --quick            the short form, as CI runs it
 
@@ -309,28 +310,37 @@ def search(setting, trials: int) -> tuple[int, int, str]:
 
 def workers(setting, trials: int) -> tuple[int, int, str]:
     """Kill the chief and the other of two workers in turn; both say who, and the same goes on."""
-    packed, whole = packed_of(setting), setting.folder / "workers-whole"
+    return lose_workers(setting, trials, by=signal.SIGKILL, named="is gone")
+
+
+def frozen(setting, trials: int) -> tuple[int, int, str]:
+    """Freeze them in turn; `launch` kills the frozen one a minute after the other has ended."""
+    return lose_workers(setting, trials, by=signal.SIGSTOP, named="is silent")
+
+
+def lose_workers(setting, trials: int, *, by: int, named: str) -> tuple[int, int, str]:
+    packed, whole = packed_of(setting), setting.folder / f"workers-whole-{by}"
     code, errors = finish(launched(packed, whole))
     if code:
         sys.exit(f"the undisturbed workers failed: {errors}")
     good, seconds = 0, []
     training = json.loads((whole / "summary.json").read_text())["training_seconds"]
     for number in range(trials):
-        run_dir, victim = setting.folder / f"workers-{number}", number % 2
+        run_dir, victim = setting.folder / f"workers-{by}-{number}", number % 2
         process = launched(packed, run_dir)
         wait_for_checkpoint(run_dir, process)
         time.sleep(setting.random.uniform(0.0, 0.9 * training))
-        killed = kill_worker(run_dir, victim)
+        lost = signal_worker(run_dir, victim, by)
         began = time.perf_counter()
         code, errors = finish(process)
         seconds.append(time.perf_counter() - began)
-        named = f"worker {victim} (127.0.0.1:" in errors and "is gone" in errors
+        told = f"worker {victim} (127.0.0.1:" in errors and named in errors
         again, more = finish(launched(packed, run_dir))
-        well = killed and named and code and not again and same_training(run_dir, whole)
+        well = lost and told and code and not again and same_training(run_dir, whole)
         good += bool(well)
         if not well:
             print(f"  NOT as undisturbed: {run_dir.name}, exits {code}, {again}\n{errors}{more}")
-    return good, trials, f"noticed and named after {min(seconds):.1f} to {max(seconds):.1f} s"
+    return good, trials, f"named, and all ended after {min(seconds):.1f} to {max(seconds):.1f} s"
 
 
 def packed_of(setting) -> Path:
@@ -465,14 +475,14 @@ def wait_for_checkpoint(run_dir: Path, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
-def kill_worker(run_dir: Path, index: int) -> bool:
-    """Kill one of the workers of a training; the chief was started first."""
+def signal_worker(run_dir: Path, index: int, number: int) -> bool:
+    """Send a signal to one of the workers of a training; the chief was started first."""
     found = subprocess.run(["pgrep", "-f", f"kclassify fit .*{run_dir} "],
                            capture_output=True, text=True)  # fmt: skip
     pids = sorted(int(pid) for pid in found.stdout.split())
     if len(pids) < 2:
         return False
-    os.kill(pids[index], signal.SIGKILL)
+    os.kill(pids[index], number)
     return True
 
 
@@ -640,6 +650,7 @@ TRIALS = {
     "two": (two, {"trials": 1}, {"trials": 20}),
     "search": (search, {"trials": 2}, {"trials": 20}),
     "workers": (workers, {"trials": 2}, {"trials": 20}),
+    "frozen": (frozen, {"trials": 2}, {"trials": 6}),
     "network": (network, {"delay": 0.001, "loss": 0.001}, {"delay": 0.005, "loss": 0.01}),
 }  # fmt: skip
 
@@ -660,7 +671,7 @@ def main() -> int:
     names = list(TRIALS) if "all" in options.what else options.what
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(Path(folder), options.seed)
-        if not set(names) <= {"damage", "search", "workers", "network"}:
+        if not set(names) <= {"damage", "search", "workers", "frozen", "network"}:
             setting.measure()
         results = {name: attempt(name, setting, options) for name in names}
     return 0 if all(good == count for good, count in results.values()) else 1
