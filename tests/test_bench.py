@@ -170,3 +170,17 @@ def test_the_networks_are_the_same_in_keras_and_in_kclassify(name, harness, monk
     assert [weight.shape for weight in ours.weights] == [weight.shape for weight in stock.weights]
     assert count_parameters(stock) == networks.PARAMETERS[name]
     assert count_macs(stock) == networks.MACS[name]
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(
+    not Path(os.environ.get("TFDS_DATA_DIR", ""), "cifar10").is_dir(),
+    reason="CIFAR-10 is not under TFDS_DATA_DIR",
+)
+def test_the_network_that_inference_is_measured_with_is_exported():
+    for package in ("tf2onnx", "ai_edge_litert"):
+        pytest.importorskip(package)
+    command = [sys.executable, BENCH / "inference.py", "--quick", "--only", "kclassify"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "round 1, kclassify: p50_ms" in done.stderr

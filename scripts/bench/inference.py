@@ -3,7 +3,8 @@
 All compute the probabilities of uint8 images by the same network: one image at a time (p50 and
 p99 of the calls, in milliseconds) and 256 at a time (images a second). `kclassify-onnx` and
 `kclassify-litert` are the files of the same export, loaded by `kclassify.load`; `signature` is the
-exported SavedModel as TensorFlow's guide calls it; `torch` is eager, channels last, in inference
+exported SavedModel as TensorFlow's guide calls it; `empty-call` is a call into TensorFlow that does
+next to nothing; `torch` is eager, channels last, in inference
 mode. The weights are random, which makes no difference to the speed.
 
     python scripts/bench/inference.py --network resnet20
@@ -59,6 +60,19 @@ def signature(options):
     return measure(
         lambda images: serve(images=tf.constant(images))["probabilities"].numpy(), options
     )
+
+
+def empty_call(options):
+    from kclassify import runtime
+
+    runtime.prepare()
+    import tensorflow as tf
+
+    from kclassify.models.engines import direct
+
+    images = tf.TensorSpec((None, *networks.SHAPE), tf.uint8)
+    corner = tf.function(lambda images: tf.cast(images[:, 0, 0, 0], tf.float32))
+    return measure(direct(corner.get_concrete_function(images), tf.float32), options)
 
 
 def keras_call(options):
@@ -170,6 +184,7 @@ BENCHMARK = harness.Benchmark(
         "kclassify-onnx": kclassify_onnx,
         "kclassify-litert": kclassify_litert,
         "signature": signature,
+        "empty-call": empty_call,
         "keras-predict": keras_predict,
         "keras-call": keras_call,
         "torch": torch,
