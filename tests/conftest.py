@@ -1,5 +1,6 @@
 """Fixtures shared by all the tests. Everything is tiny: 8x8 images, three classes, one epoch."""
 
+import gc
 import signal
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 from kclassify import runtime
 
 runtime.prepare()
+# A collection need not look through the million objects that TensorFlow consists of.
+gc.freeze()
 # A shell has what it starts in the background ignore Ctrl-C, which the tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -24,10 +24,11 @@ OPTIMIZERS: dict[str, Callable[..., keras.optimizers.Optimizer]] = {
         weight_decay=weight_decay or 0.0, **options
     ),
     "lion": keras.optimizers.Lion,
-    # Momentum, iterations and the ratio of the rates are for trainings of some hundred steps.
+    # Momentum, iterations and the ratio of the rates are for trainings of some hundred steps. A
+    # decay of 0, not None, would write every weight in every step.
     "muon": lambda weight_decay, **options: ConvolutionMuon(
-        weight_decay=0.0,
-        adam_weight_decay=weight_decay or 0.0,
+        weight_decay=None,
+        adam_weight_decay=weight_decay,
         adam_lr_ratio=0.05,
         adam_beta_2=0.95,
         momentum=0.6,
