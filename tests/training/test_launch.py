@@ -172,20 +172,29 @@ def test_workers_evaluate_as_one_process_does(alone, tmp_path):
         np.testing.assert_allclose(b["probabilities"], a["probabilities"], atol=1e-6)
 
 
+LONGER = ("--epochs", "12")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Return the run of two workers that nobody disturbed."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    assert finished(started(2, folder, *LONGER))[0] == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
-def test_a_worker_that_dies_is_named_and_the_same_command_goes_on(tmp_path, victim):
-    longer = ("--epochs", "12")
-    whole, folder = tmp_path / "whole", tmp_path / "run"
-    assert finished(started(2, whole, *longer))[0] == 0
-    process = started(2, folder, *longer)
+def test_a_worker_that_dies_is_named_and_the_same_command_goes_on(whole, tmp_path, victim):
+    folder = tmp_path / "run"
+    process = started(2, folder, *LONGER)
     waiting_for_a_checkpoint(process, folder)
     os.kill(pids(folder)[victim], signal.SIGKILL)
     code, shown = finished(process)
     assert code != 0
     assert f"worker {victim} (127.0.0.1:" in shown
     assert "is gone; the same command on all workers goes on with" in shown
-    code, shown = finished(started(2, folder, *longer))
+    code, shown = finished(started(2, folder, *LONGER))
     assert code == 0, shown
     assert "resuming  after step" in shown
     assert Run(folder).summary["weights_sha256"] == Run(whole).summary["weights_sha256"]
