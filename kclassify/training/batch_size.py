@@ -41,7 +41,8 @@ CONTROL_GROUPS = (
 def before_loading(preset: str, options: Mapping[str, Any]) -> FitConfig:
     """Return the configuration by which the data is loaded, with the batch size still open."""
     # One image is a batch that no data is too small for.
-    return resolve(preset, {"batch_size": 1, **without_auto(options)})
+    config = resolve(preset, {"batch_size": 1, **without_auto(options)})
+    return skipping_where_it_can(config, given=options)
 
 
 def after_loading(preset: str, options: Mapping[str, Any], source: Source) -> FitConfig:

@@ -29,21 +29,26 @@ from kclassify.training.replicas import Replicas  # noqa: E402
 FULL_EPOCHS = 2
 
 
-def why_not(config: FitConfig, source: Source) -> str | None:
-    """Return why nothing can be left out, in words, or None where it can."""
+def why_not(config: FitConfig, source: Source | None = None) -> str | None:
+    """Return why nothing can be left out, in words, or None where it can, as far as is known."""
     if config.augmentation in MIXING:
         return f"augmentation={config.augmentation!r} mixes images, and their losses"
     if config.data_service is not None:
         return "the workers of a data service give batches in an order of their own"
-    if isinstance(source.splits["train"].images, PackedImages):
+    if source is not None and isinstance(source.splits["train"].images, PackedImages):
         return "packed images are read in the order of their files"
     return None
 
 
 def skipping_where_it_can(
-    config: FitConfig, source: Source, *, given: Mapping[str, Any]
+    config: FitConfig, source: Source | None = None, *, given: Mapping[str, Any]
 ) -> FitConfig:
     """Return `config` without a preset's `skip_learned` where nothing can be left out.
+
+    Args:
+        config: a preset's, with what the user changed of it.
+        source: the data, where it is loaded already.
+        given: what the user chose.
 
     Raises:
         InputError: it was given.

@@ -136,6 +136,8 @@ def test_without_it_nothing_is_noted(source, tiny_options):
 def test_where_it_cannot_be_it_is_refused(tiny_arrays, tiny_options, changes, reason, tmp_path):
     with pytest.raises(InputError, match=f"`skip_learned` must be None.*{reason}"):
         kclassify.fit(tiny_arrays, run_dir="r", **{**tiny_options, **SKIP, **changes})
+    with pytest.raises(InputError, match=f"`skip_learned` must be None.*{reason}"):
+        kclassify.fit("no such data", **SKIP, **changes)
     assert not (tmp_path / "r").exists()
 
 
