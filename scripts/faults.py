@@ -642,7 +642,7 @@ def arrays() -> dict[str, np.ndarray]:
 
 # Name: the function, and how much of it in the short and in the full form.
 TRIALS = {
-    "kill": (kill, {"trials": 2}, {"trials": 60}),
+    "kill": (kill, {"trials": 4}, {"trials": 60}),
     "signals": (signals, {"trials": 2}, {"trials": 20}),
     "disk": (disk, {"points": 2}, {"points": DISK_POINTS}),
     "damage": (damage, {"truncations": 1, "flips": 20},

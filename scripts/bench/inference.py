@@ -5,8 +5,8 @@ p99 of the calls, in milliseconds) and 256 at a time (images a second). `kclassi
 `kclassify-litert` are the files of the same export, loaded by `kclassify.load`; `signature` is the
 exported SavedModel as TensorFlow's guide calls it; `empty-call` is a call into TensorFlow that does
 next to nothing; `kclassify-caller` has the variable that docs/performance.md names for processes
-that only serve; `torch` is eager, channels last, in inference mode. The weights are random, which
-makes no difference to the speed.
+that only serve; `torch` is eager, channels last, in inference mode. The weights are random, and no
+bias is zero: see `spread_biases`.
 
     python scripts/bench/inference.py --network resnet20
 """
@@ -185,7 +185,7 @@ def make(network: str, folder: str) -> None:
 
 
 def spread_biases(model) -> None:
-    """Make biases and moving averages what no training leaves them: not all zero.
+    """Give biases and moving averages other values than zero, as training does.
 
     TensorFlow leaves out a bias of zeros, and fuses an activation with a convolution only where
     there is one.

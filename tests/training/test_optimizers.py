@@ -5,7 +5,7 @@ import pytest
 from kclassify.config import FitConfig
 from kclassify.training.losses import ClassifierLoss
 from kclassify.training.optimizers import OPTIMIZERS, build_optimizer, clip_kernels
-from kclassify.training.schedules import build_schedule
+from kclassify.training.schedules import WarmUpThenShape, build_schedule
 
 
 def small_model():
@@ -39,6 +39,22 @@ def test_no_weight_decay_is_none(name):
     before = np.array(model.trainable_variables[0])
     step(model, FitConfig(optimizer=name, weight_decay=0.0, schedule="constant"))
     assert not np.array_equal(before, model.trainable_variables[0])
+
+
+def test_muon_without_weight_decay_writes_no_weight_for_it(monkeypatch):
+    """A decay asks for the rate once a weight, the step itself once."""
+    asked, rate = [], WarmUpThenShape.__call__
+    monkeypatch.setattr(
+        WarmUpThenShape, "__call__", lambda *given: asked.append(given) or rate(*given)
+    )
+    model = small_model()
+    for decay, times in ((0.0, 1), (0.1, 3)):
+        config = FitConfig(optimizer="muon", weight_decay=decay, schedule="constant")
+        optimizer = build_optimizer(config, build_schedule(config, total_steps=10))
+        optimizer.build(model.trainable_variables)
+        asked.clear()
+        optimizer.apply([keras.ops.zeros_like(w) for w in model.trainable_variables])
+        assert len(asked) == times
 
 
 def test_weight_decay_leaves_biases_and_normalization_alone():
